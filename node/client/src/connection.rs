@@ -1,0 +1,185 @@
+//! One connection to a node, and the questions that admins and tools ask over it.
+
+use crate::{
+    endpoint::Endpoint,
+    error::{CallError, ConnectError, connect_error, files_error},
+    refusal::refusal,
+};
+use p2p_proto::v1::{
+    CallRequest, CallResponse, ClusterStatus, GetDescriptorsRequest, GetStatusRequest, ListMethodsRequest,
+    ListNodesRequest, MethodInfo, NodeInfo, call_request::Payload,
+    cluster_service_client::ClusterServiceClient, registry_service_client::RegistryServiceClient,
+    rpc_service_client::RpcServiceClient,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use std::{fmt, sync::Arc, time::Duration};
+use tonic::{
+    Request, Response, Status,
+    transport::{Certificate, Channel, ClientTlsConfig},
+};
+
+/// Largest answer that is decoded, in bytes: the member list of 10,000 nodes takes about 5 MB.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// How much longer than the timeout a connection attempt may last as a whole, so that the limits of its
+/// steps, which say more, expire first.
+const CONNECT_SLACK: Duration = Duration::from_millis(100);
+
+/// How to reach a node, and as whom.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Where the node listens.
+    pub endpoint: Endpoint,
+    /// The CA certificates to trust, as PEM. Required unless the endpoint is plain.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Who calls; without it the caller is anonymous and may ask little.
+    pub identity: Option<Identity>,
+    /// Limit of connecting, and of each call; sent to the node as the call's deadline.
+    pub timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// Options for `endpoint` with a timeout of 5 s, and neither CA nor identity.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, ca_pem: None, identity: None, timeout: Duration::from_secs(5) }
+    }
+}
+
+/// A certificate chain and its private key, as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate, then its intermediates.
+    pub cert_pem: Vec<u8>,
+    /// The private key.
+    pub key_pem: Vec<u8>,
+}
+
+impl fmt::Debug for Identity {
+    /// Never shows the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+/// A connection to one node. Cheap to clone; calls share one HTTP/2 connection, which is re-established
+/// when it breaks.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    channel: Channel,
+    options: Arc<ConnectOptions>,
+}
+
+impl Connection {
+    /// Connects and completes the TLS handshake, within the options' timeout.
+    pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let endpoint = &options.endpoint;
+        let mut target = Channel::from_shared(endpoint.uri(""))
+            .map_err(|error| files_error(&error))?
+            .connect_timeout(options.timeout)
+            .tcp_nodelay(true);
+        if !endpoint.is_plain() {
+            let tls = tls_config(options)?;
+            target = target.tls_config(tls).map_err(|error| files_error(&error))?;
+        }
+        let channel = tokio::time::timeout(options.timeout + CONNECT_SLACK, target.connect())
+            .await
+            .map_err(|_| ConnectError::TimedOut { endpoint: endpoint.clone(), timeout: options.timeout })?
+            .map_err(|error| connect_error(&error, endpoint))?;
+        Ok(Self { channel, options: Arc::new(options.clone()) })
+    }
+
+    /// The channel, for generated clients of your own services: any method of any node in the cluster
+    /// can be called through it.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The node that this connection leads to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.options.endpoint
+    }
+
+    /// The members as the connected node sees them, sorted by node id.
+    pub async fn list_nodes(&self) -> Result<Vec<NodeInfo>, CallError> {
+        let mut client =
+            ClusterServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.list_nodes(self.request(ListNodesRequest {})).await;
+        self.answer(answer).await.map(|list| list.nodes)
+    }
+
+    /// Counts and problems of the cluster as the connected node sees it.
+    pub async fn cluster_status(&self) -> Result<ClusterStatus, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let answer = client.get_status(self.request(GetStatusRequest {})).await;
+        self.answer(answer).await
+    }
+
+    /// Every method that the cluster serves, sorted by path.
+    pub async fn list_methods(&self) -> Result<Vec<MethodInfo>, CallError> {
+        let mut client =
+            RegistryServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.list_methods(self.request(ListMethodsRequest {})).await;
+        self.answer(answer).await.map(|list| list.methods)
+    }
+
+    /// The schema of `service`: an encoded `google.protobuf.FileDescriptorSet`.
+    pub async fn descriptors(&self, service: &str) -> Result<Vec<u8>, CallError> {
+        let mut client =
+            RegistryServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let request = GetDescriptorsRequest { service: service.to_owned() };
+        let answer = client.get_descriptors(self.request(request)).await;
+        self.answer(answer).await.map(|found| found.file_descriptor_set.into())
+    }
+
+    /// Calls the unary `method` (`package.Service/Method`) with a message in proto3 JSON, at `node` or
+    /// wherever it is provided. An error that the method itself answered with is in the response.
+    pub async fn call_json(
+        &self,
+        method: &str,
+        json: &str,
+        node: Option<&str>,
+    ) -> Result<CallResponse, CallError> {
+        let mut client = RpcServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let request = CallRequest {
+            method: method.to_owned(),
+            node: node.unwrap_or_default().to_owned(),
+            payload: Some(Payload::Json(json.to_owned())),
+        };
+        let answer = client.call(self.request(request)).await;
+        self.answer(answer).await
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.options.timeout);
+        request
+    }
+
+    async fn answer<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, CallError> {
+        let status = match answer {
+            Ok(response) => return Ok(response.into_inner()),
+            Err(status) => status,
+        };
+        let error = CallError::new(status, &self.options.endpoint, self.options.timeout);
+        if matches!(error, CallError::Connection(ConnectError::Unreachable { .. }))
+            && let Some(refusal) = refusal(&self.options).await
+        {
+            return Err(refusal.into());
+        }
+        Err(error)
+    }
+}
+
+fn tls_config(options: &ConnectOptions) -> Result<ClientTlsConfig, ConnectError> {
+    let ca_pem = options.ca_pem.as_deref().ok_or(ConnectError::NoCa)?;
+    // tonic skips what it cannot parse and would fail later with a misleading "unknown issuer".
+    if !CertificateDer::pem_slice_iter(ca_pem).any(|certificate| certificate.is_ok()) {
+        return Err(ConnectError::Files { reason: "the CA file contains no PEM certificate".to_owned() });
+    }
+    let mut tls =
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).timeout(options.timeout);
+    if let Some(identity) = &options.identity {
+        tls = tls.identity(tonic::transport::Identity::from_pem(&identity.cert_pem, &identity.key_pem));
+    }
+    Ok(tls)
+}

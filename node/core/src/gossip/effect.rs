@@ -1,0 +1,73 @@
+//! What an engine asks for and reports.
+
+use crate::{Epoch, NodeId, membership::PacketError, record::Refusal};
+use p2p_proto::v1::{MemberState, gossip_message::Kind};
+use std::net::SocketAddr;
+
+/// What the caller must do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a message, over the open connection or a new one.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// Where, if there is no connection.
+        address: SocketAddr,
+        /// What.
+        message: Kind,
+    },
+    /// Dial the configured seeds and report each with [`Engine::connected`](super::Engine::connected).
+    DialSeeds,
+    /// This node's epoch grew: store it durably.
+    PersistEpoch(Epoch),
+}
+
+/// What happened, for logs and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A member changed state.
+    Member {
+        /// Who.
+        node: NodeId,
+        /// From what; `None` when first seen.
+        from: Option<MemberState>,
+        /// To what.
+        to: MemberState,
+    },
+    /// A state of an owner was refused.
+    Refused {
+        /// Who sent it.
+        from: NodeId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// An owner publishes services that its certificate does not grant; they are not shown.
+    NotGranted {
+        /// Who.
+        owner: NodeId,
+        /// Which.
+        services: Vec<String>,
+    },
+    /// Others had declared this node down; it renewed its identity.
+    Renewed,
+    /// A later life of this node's id is known to others, so this node took a higher epoch.
+    EpochRaised {
+        /// The new epoch.
+        to: Epoch,
+    },
+    /// Two live processes hold this node's id: this node stops competing for a minute and keeps serving.
+    DuplicateNode,
+    /// Effects or events were dropped because nobody drained them.
+    Overflow,
+}
+
+/// Why a frame was refused. Nothing has changed when it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// A packet of the failure detector.
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    /// A hello in the middle of a stream, or an empty frame.
+    #[error("unexpected {0} in the middle of a gossip stream")]
+    Unexpected(&'static str),
+}

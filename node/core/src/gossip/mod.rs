@@ -1,0 +1,407 @@
+//! The engine: membership and records of one node as one state machine.
+//!
+//! [`Engine`] takes frames, time and news of connections, and leaves [`Effect`]s to carry out and
+//! [`Event`]s to log. The caller keeps one engine in one task:
+//!
+//! 1. Feed it: [`Engine::receive`], [`Engine::connected`], [`Engine::refused`], [`Engine::publish`] …
+//! 2. [`Engine::tick`] when [`Engine::next_deadline`] is due.
+//! 3. After either, [`Engine::settle`], then drain effects and events and take the [`View`] if it changed.
+//!
+//! How a change spreads: its owner signs a new state and pushes it at once to a few random members, each of
+//! which passes on what was new to it ([`PUSH_DELAY`] apart). What pushes miss is repaired by exchanging
+//! digests with a random member at the gossip interval, and with the first peer when joining.
+
+mod effect;
+mod hello;
+mod own;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use effect::{Effect, Event, FrameError};
+pub use hello::{HelloMismatch, PROTOCOL_MAX, PROTOCOL_MIN, Peer, hello, negotiate};
+pub use view::{MemberView, View};
+
+use crate::{
+    ClusterId, Epoch, Moment, NodeId,
+    membership::{Identity, Membership},
+    record::{Keyring, Merge, OwnRecords, Store},
+};
+use p2p_proto::v1::{self, MemberState, OwnerStates, StatesRequest, gossip_message::Kind};
+use rand::{
+    SeedableRng,
+    rngs::StdRng,
+    seq::{IteratorRandom, SliceRandom},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long changes are gathered before they are pushed.
+pub const PUSH_DELAY: Duration = Duration::from_millis(20);
+/// Pause between attempts to reach anybody while this node is alone.
+const LONELY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between dials of seeds that are not members, for ever: it heals any partition.
+const SEED_PAUSE: Duration = Duration::from_secs(30);
+/// Pause between asking members for records that have not arrived by themselves.
+const MISSING_PAUSE: Duration = Duration::from_millis(500);
+/// Most bytes of owner states in one message.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Most owners asked for at once that have not arrived by themselves.
+const MISSING_AT_ONCE: usize = 8;
+/// Most events and effects kept while nobody drains them.
+const QUEUE_LIMIT: usize = 65_536;
+
+/// Settings of an [`Engine`].
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Pause between digest exchanges.
+    pub interval: Duration,
+}
+
+struct Tracked {
+    state: MemberState,
+    since_unix_ms: u64,
+    changed: Moment,
+}
+
+/// One node's gossip. See the module.
+pub struct Engine {
+    config: EngineConfig,
+    keyring: Arc<dyn Keyring + Send + Sync>,
+    rng: StdRng,
+    membership: Membership,
+    store: Store,
+    own: OwnRecords,
+    sequence: u64,
+    /// Owners whose newest state is to be pushed, and who sent it here.
+    unpushed: BTreeMap<NodeId, Option<NodeId>>,
+    push_at: Option<Moment>,
+    exchange_at: Moment,
+    seeds_at: Moment,
+    missing_at: Moment,
+    first_seen: BTreeMap<NodeId, Moment>,
+    tracked: BTreeMap<NodeId, Tracked>,
+    conflicts: VecDeque<Moment>,
+    slowed_until: Moment,
+    /// Highest epoch of this node that a peer's hello told.
+    told_epoch: Option<Epoch>,
+    renewals: u64,
+    effects: VecDeque<Effect>,
+    events: VecDeque<Event>,
+    view: Arc<View>,
+}
+
+impl Engine {
+    /// The engine of the life `own`, alone and without records so far.
+    pub fn new(
+        config: EngineConfig,
+        own: Identity,
+        unix_ms: u64,
+        keyring: Arc<dyn Keyring + Send + Sync>,
+        mut rng: StdRng,
+    ) -> Self {
+        let membership_rng = StdRng::from_rng(&mut rng);
+        Self {
+            membership: Membership::new(own, unix_ms, membership_rng),
+            store: Store::new(config.cluster.clone()),
+            config,
+            keyring,
+            rng,
+            own: OwnRecords::default(),
+            sequence: 0,
+            unpushed: BTreeMap::new(),
+            push_at: None,
+            exchange_at: Moment::default(),
+            seeds_at: Moment::default(),
+            missing_at: Moment::default(),
+            first_seen: BTreeMap::new(),
+            tracked: BTreeMap::new(),
+            conflicts: VecDeque::new(),
+            slowed_until: Moment::default(),
+            told_epoch: None,
+            renewals: 0,
+            effects: VecDeque::new(),
+            events: VecDeque::new(),
+            view: Arc::default(),
+        }
+    }
+
+    /// The present life of this node.
+    pub fn own(&self) -> &Identity {
+        self.membership.own()
+    }
+
+    /// The cluster as of the last [`Self::settle`].
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The next thing to do.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next thing to log.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The highest epoch known of `node`, for the hello to it.
+    pub fn known_epoch(&self, node: &NodeId) -> Option<Epoch> {
+        let record = self.store.version(node).map(|(epoch, _)| epoch);
+        let life = self.membership.lives().find(|(life, _)| life.node == *node).map(|(life, _)| life.epoch);
+        record.max(life)
+    }
+
+    /// When [`Self::tick`] must be called next.
+    pub fn next_deadline(&self) -> Moment {
+        [self.membership.next_deadline(), self.push_at, self.missing_deadline()]
+            .into_iter()
+            .flatten()
+            .chain([self.exchange_at, self.seeds_at])
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// A gossip stream with `peer` is open: announce ourselves and compare records.
+    pub fn connected(&mut self, now: Moment, peer: &Peer) {
+        if self.membership.has_left() {
+            return;
+        }
+        self.told_epoch = self.told_epoch.max(peer.known_epoch);
+        let active = self.membership.active().any(|member| *member == peer.identity);
+        if !active {
+            self.membership.announce(now, peer.identity.clone());
+            let digest = Kind::Digest(self.store.digest());
+            self.send(peer.identity.node.clone(), peer.identity.address, digest);
+        }
+    }
+
+    /// The node refuses connections: no process listens at its address.
+    pub fn refused(&mut self, now: Moment, node: &NodeId) {
+        self.membership.refused(now, node);
+    }
+
+    /// Takes one message from `peer`, the node that the connection's certificate names.
+    pub fn receive(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        peer: &NodeId,
+        message: Kind,
+    ) -> Result<(), FrameError> {
+        if self.membership.has_left() {
+            return Ok(());
+        }
+        match message {
+            Kind::Membership(packet) => self.membership.receive(now, unix_ms, peer, &packet)?,
+            Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
+            Kind::Digest(digest) => {
+                let (newer_here, newer_there) = self.store.compare(&digest);
+                self.answer(peer, &newer_here);
+                self.request(peer, &newer_there);
+            }
+            Kind::StatesRequest(request) => {
+                let owners: BTreeSet<NodeId> =
+                    request.owners.iter().filter_map(|owner| owner.parse().ok()).collect();
+                self.answer(peer, &Vec::from_iter(owners));
+            }
+            Kind::Hello(_) => return Err(FrameError::Unexpected("hello")),
+        }
+        Ok(())
+    }
+
+    fn receive_states(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, states: OwnerStates) {
+        for state in states.states {
+            match self.store.merge(state, unix_ms, self.keyring.as_ref()) {
+                Ok(Merge::Known(_)) => {}
+                Ok(Merge::New(owner)) => {
+                    if let Some(stored) = self.store.get(&owner)
+                        && !stored.view.not_granted.is_empty()
+                    {
+                        let services = stored.view.not_granted.clone();
+                        self.note(Event::NotGranted { owner: owner.clone(), services });
+                    }
+                    self.first_seen.entry(owner.clone()).or_insert(now);
+                    self.unpushed.insert(owner, Some(peer.clone()));
+                    self.push_at.get_or_insert(now + PUSH_DELAY);
+                }
+                Err(refusal) => self.note(Event::Refused { from: peer.clone(), refusal }),
+            }
+        }
+    }
+
+    /// Does everything that is due at `now`.
+    pub fn tick(&mut self, now: Moment) {
+        self.membership.tick(now);
+        if self.push_at.is_some_and(|at| at <= now) {
+            self.push();
+        }
+        if self.exchange_at <= now {
+            self.exchange_at = now + self.config.interval;
+            self.exchange();
+        }
+        if self.seeds_at <= now {
+            self.look_for_others(now);
+        }
+        if self.missing_deadline().is_some_and(|at| at <= now) {
+            self.missing_at = now + MISSING_PAUSE;
+            for life in self.missing() {
+                self.store.readmit(&life.node);
+                self.request(&life.node, std::slice::from_ref(&life.node));
+            }
+        }
+    }
+
+    /// Pushes what is new to a few random members: enough that all hear of it with few rounds, and not to
+    /// the one it came from.
+    fn push(&mut self) {
+        self.push_at = None;
+        let unpushed = std::mem::take(&mut self.unpushed);
+        let fan_out = fan_out(self.membership.active_count());
+        let targets: Vec<Identity> = self.membership.active().cloned().sample(&mut self.rng, fan_out);
+        for target in targets {
+            let owners: Vec<NodeId> = unpushed
+                .iter()
+                .filter(|(owner, from)| from.as_ref() != Some(&target.node) && **owner != target.node)
+                .map(|(owner, _)| owner.clone())
+                .collect();
+            self.answer(&target.node, &owners);
+        }
+    }
+
+    fn exchange(&mut self) {
+        if let Some(peer) = self.membership.active().choose(&mut self.rng).cloned() {
+            let digest = Kind::Digest(self.store.digest());
+            self.send(peer.node, peer.address, digest);
+        }
+    }
+
+    fn look_for_others(&mut self, now: Moment) {
+        let lonely = self.membership.active_count() == 0;
+        self.seeds_at = now + if lonely { LONELY_PAUSE } else { SEED_PAUSE };
+        self.act(Effect::DialSeeds);
+        if lonely {
+            // foca is silent while it knows nobody alive; those it lost may be back.
+            let lost: Vec<Identity> =
+                self.membership.lives().map(|(life, _)| life.clone()).sample(&mut self.rng, 3);
+            for life in lost {
+                self.membership.announce(now, life);
+            }
+        }
+    }
+
+    fn lacks_records(&self, life: &Identity) -> bool {
+        self.store.get(&life.node).is_none_or(|owner| owner.epoch < life.epoch)
+    }
+
+    /// Some active members whose present records are not here. At random, so that a few that never answer
+    /// do not keep the others waiting.
+    fn missing(&mut self) -> Vec<Identity> {
+        let mut lacking: Vec<Identity> =
+            self.membership.active().filter(|life| self.lacks_records(life)).cloned().collect();
+        lacking.shuffle(&mut self.rng);
+        lacking.truncate(MISSING_AT_ONCE);
+        lacking
+    }
+
+    fn missing_deadline(&self) -> Option<Moment> {
+        self.membership.active().any(|life| self.lacks_records(life)).then_some(self.missing_at)
+    }
+
+    fn address_of(&self, node: &NodeId) -> Option<SocketAddr> {
+        self.membership.lives().find(|(life, _)| life.node == *node).map(|(life, _)| life.address)
+    }
+
+    fn answer(&mut self, to: &NodeId, owners: &[NodeId]) {
+        let mut chunk = OwnerStates::default();
+        let mut bytes = 0;
+        let mut chunks = Vec::new();
+        for owner in owners.iter().filter_map(|owner| self.store.get(owner)) {
+            let size = prost::Message::encoded_len(&*owner.state);
+            if bytes + size > CHUNK_BYTES && !chunk.states.is_empty() {
+                chunks.push(std::mem::take(&mut chunk));
+                bytes = 0;
+            }
+            bytes += size;
+            chunk.states.push((*owner.state).clone());
+        }
+        if !chunk.states.is_empty() {
+            chunks.push(chunk);
+        }
+        for chunk in chunks {
+            self.send_known(to, Kind::States(chunk));
+        }
+    }
+
+    fn request(&mut self, from: &NodeId, owners: &[NodeId]) {
+        if !owners.is_empty() {
+            let owners = owners.iter().map(NodeId::to_string).collect();
+            self.send_known(from, Kind::StatesRequest(StatesRequest { owners }));
+        }
+    }
+
+    /// Sends to a node whose address failure detection knows, or that is connected: the address then only
+    /// matters if the connection is lost.
+    fn send_known(&mut self, to: &NodeId, message: Kind) {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = self.address_of(to).unwrap_or(unspecified);
+        self.send(to.clone(), address, message);
+    }
+
+    fn send(&mut self, to: NodeId, address: SocketAddr, message: Kind) {
+        self.act(Effect::Send { to, address, message });
+    }
+
+    fn act(&mut self, effect: Effect) {
+        if self.effects.len() < QUEUE_LIMIT {
+            self.effects.push_back(effect);
+        } else if self.events.back() != Some(&Event::Overflow) {
+            self.note(Event::Overflow);
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        if self.events.len() < QUEUE_LIMIT {
+            self.events.push_back(event);
+        } else if let Some(last) = self.events.back_mut() {
+            *last = Event::Overflow;
+        }
+    }
+
+    /// Brings the view in line with membership and records. Call it after every input.
+    pub fn settle(&mut self, now: Moment, unix_ms: u64) {
+        self.defend_own_id(now, unix_ms);
+        while let Some((to, packet)) = self.membership.next_packet() {
+            self.send(to.node, to.address, Kind::Membership(packet));
+        }
+        if self.membership.renewals() > self.renewals {
+            self.renewals = self.membership.renewals();
+            self.note(Event::Renewed);
+        }
+        let view = self.build_view(now, unix_ms);
+        if *self.view != view {
+            self.view = Arc::new(view);
+        }
+        self.purge(now);
+    }
+}
+
+/// To how many random members a change is pushed, each of which passes it on to as many, once. With
+/// ln(n) + c of them, all of n hear of it with probability exp(-exp(-c)) (Eugster et al. 2004, "Epidemic
+/// information dissemination in distributed systems"); log2(n) + 4 makes c about 4 or more: 98 % at n = 16,
+/// 99.8 % at n = 1,000.
+fn fan_out(members: usize) -> usize {
+    members.max(1).ilog2() as usize + 4
+}
+
+/// The message in a frame's payload; `None` if a newer release sent a kind that this one does not know.
+pub fn decode(payload: &[u8]) -> Result<Option<Kind>, prost::DecodeError> {
+    <v1::GossipMessage as prost::Message>::decode(payload).map(|message| message.kind)
+}

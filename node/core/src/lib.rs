@@ -1,0 +1,39 @@
+//! The protocol of P2P Core, without I/O.
+//!
+//! Nothing here reads a clock, opens a socket, spawns or blocks: the time ([`Moment`]), randomness and
+//! bytes come in, effects go out. So a cluster of any size runs in a test, and a failure replays from its
+//! seed. `p2p-node` owns every socket and timer and drives this crate from one task.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`id`] [`spiffe`] [`method`] [`principal`] [`grant`] | the shared words as types; invalid states do not parse |
+//! | [`time`] | the clock that callers pass in |
+//! | [`membership`] | SWIM failure detection: foca behind our identities, guards and evidence |
+//! | [`record`] | manifests and records, their verification and the store that merges them |
+//! | [`gossip`] | the engine: membership and records of one node as one state machine |
+//! | [`balancer`] | which provider takes a call |
+//! | [`suggest`] | "did you mean": the nearest known name |
+//!
+//! Data flows one way: frame → [`gossip::Engine`] → [`membership`] / [`record`] → effects and a new
+//! [`gossip::View`] of the cluster.
+
+pub mod balancer;
+pub mod gossip;
+pub mod grant;
+pub mod id;
+pub mod membership;
+pub mod method;
+pub mod principal;
+pub mod record;
+pub mod spiffe;
+pub mod suggest;
+#[cfg(test)]
+mod testing;
+pub mod time;
+
+pub use grant::Grant;
+pub use id::{ClusterId, Epoch, NodeId};
+pub use method::{MethodPath, ServiceName};
+pub use principal::Principal;
+pub use spiffe::{Role, SpiffeId};
+pub use time::Moment;

@@ -1,0 +1,440 @@
+//! Who is in the cluster and who is reachable: SWIM failure detection by `foca`, driven without I/O.
+//!
+//! [`Membership`] takes packets, the time and evidence from connections, and leaves packets to send in an
+//! outbox. It owns foca's timers, and adds what foca leaves to its driver:
+//!
+//! - A packet is refused unless its source is the node that the connection proved.
+//! - **Suspicion is timed here, by every node** that hears of it, instead of by the one that probed. foca's
+//!   own `ChangeSuspectToDown` timer is dropped: in foca 2.0.0 it ends in a `TurnUndead` to the healthy
+//!   member even when the suspicion was refuted in time.
+//! - Updates are sent more often than `Config::new_lan` would: with its counts, clusters of 16 to 128 nodes
+//!   measurably leave nodes behind.
+//! - A refused dial makes its target suspect at once.
+//! - **A suspect that talks is told that it is suspected**, so that it can refute. foca tells it only as long as
+//!   the news is new; after an interruption of a few seconds nothing would be left to hear.
+//! - **Later lives of this very node never reach foca**, which would declare them down in answer: two holders
+//!   of one id would then kill each other as fast as the network carries it. [`Membership::usurper`] shows
+//!   them, and the caller decides.
+//! - A renewal answers `TurnUndead` at most once per [`RENEWAL_PAUSE`].
+//!
+//! Papers: SWIM (Das, Gupta, Motivala 2002) for probes, suspicion and dissemination by piggyback.
+
+mod identity;
+mod packet;
+mod settings;
+mod suspicion;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+pub use identity::{CodecError, Identity};
+pub use settings::{MAX_PACKET, PROBE_PERIOD, suspicion_timeout};
+
+use crate::{
+    id::{Epoch, NodeId},
+    time::Moment,
+};
+use bytes::Bytes;
+use foca::{
+    AccumulatingRuntime, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification, State, Timer,
+};
+use identity::WireCodec;
+use packet::Packet;
+use rand::rngs::StdRng;
+use settings::config;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+use suspicion::Suspicions;
+use timers::Timers;
+
+/// A refused dial is taken as evidence against one life of a member at most this often.
+const EVIDENCE_PAUSE: Duration = Duration::from_secs(10);
+/// Pause between two renewals that others ask for by `TurnUndead`. Where a later life of this node is known,
+/// a renewal is refused again at once, and without a pause the two messages chase each other.
+pub const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+/// Most lives known, down ones included; lives of further nodes are passed over.
+pub const MAX_LIVES: usize = 16_384;
+
+/// Why a packet was refused. Nothing has changed when it was.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    /// The packet cannot be decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The packet claims another source than the connection's.
+    #[error("{peer} sent a membership packet in the name of {claimed}")]
+    ForeignSource {
+        /// Whom the certificate names.
+        peer: NodeId,
+        /// Whom the packet names.
+        claimed: NodeId,
+    },
+    /// Too large, with trailing bytes, from an unknown node while the member list is full, or refused by
+    /// foca, which has then taken the piggybacked members but not the message.
+    #[error("membership packet refused: {0}")]
+    Refused(String),
+}
+
+/// What failure detection says of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// Answers, or nobody doubts it.
+    Alive,
+    /// Did not answer a probe, or refuses connections; has until the suspicion timeout to refute.
+    Suspect,
+    /// Declared down, or left.
+    Down,
+}
+
+impl From<State> for Liveness {
+    fn from(state: State) -> Self {
+        match state {
+            State::Alive => Self::Alive,
+            State::Suspect => Self::Suspect,
+            State::Down => Self::Down,
+        }
+    }
+}
+
+struct Ping {
+    number: u8,
+    sent: Moment,
+}
+
+/// Failure detection of one node. See the module for what it adds to foca.
+pub struct Membership {
+    foca: Foca<Identity, WireCodec, StdRng, NoCustomBroadcast>,
+    codec: WireCodec,
+    runtime: AccumulatingRuntime<Identity>,
+    timers: Timers,
+    suspicions: Suspicions,
+    evidence: BTreeMap<NodeId, Moment>,
+    pings: BTreeMap<NodeId, Ping>,
+    rtts: BTreeMap<NodeId, Duration>,
+    outbox: VecDeque<(Identity, Bytes)>,
+    renewals: u64,
+    renewed_at: Option<Moment>,
+    usurper: Option<Identity>,
+    held_until: Option<Moment>,
+    max_lives: usize,
+    left: bool,
+}
+
+impl Membership {
+    /// Failure detection for the life `own`, alone so far. `unix_ms` bounds foreign epochs.
+    pub fn new(own: Identity, unix_ms: u64, rng: StdRng) -> Self {
+        let codec = WireCodec::new(unix_ms);
+        Self {
+            foca: Foca::new(own, config(1), rng, codec.clone()),
+            codec,
+            runtime: AccumulatingRuntime::new(),
+            timers: Timers::default(),
+            suspicions: Suspicions::default(),
+            evidence: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            rtts: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            renewals: 0,
+            renewed_at: None,
+            usurper: None,
+            held_until: None,
+            max_lives: MAX_LIVES,
+            left: false,
+        }
+    }
+
+    /// The life of this node as it stands now (the generation grows when it is renewed).
+    pub fn own(&self) -> &Identity {
+        self.foca.identity()
+    }
+
+    /// How often this node had to renew its identity because others had declared it down.
+    pub fn renewals(&self) -> u64 {
+        self.renewals
+    }
+
+    /// Takes the next packet to send, and to whom.
+    pub fn next_packet(&mut self) -> Option<(Identity, Bytes)> {
+        self.outbox.pop_front()
+    }
+
+    /// Every life known of other nodes, one per node, down ones included.
+    pub fn lives(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
+        let own = self.foca.identity().node.clone();
+        self.foca
+            .iter_membership_state()
+            .filter(move |member| member.id().node != own)
+            .map(|member| (member.id(), member.state().into()))
+    }
+
+    /// Members other than this node that are alive or suspect; none once this node has left.
+    pub fn active(&self) -> impl Iterator<Item = &Identity> {
+        self.foca.iter_members().map(Member::id).filter(|_| !self.left)
+    }
+
+    /// Number of active members, this node not counted.
+    pub fn active_count(&self) -> usize {
+        self.foca.num_members()
+    }
+
+    /// Round-trip time of the last answered probe.
+    pub fn rtt(&self, node: &NodeId) -> Option<Duration> {
+        self.rtts.get(node).copied()
+    }
+
+    /// A later life of this very node that others know of: its disk or clock was set back, or another
+    /// process holds the same certificate.
+    pub fn usurper(&self) -> Option<&Identity> {
+        self.usurper.as_ref().filter(|life| life.supersedes(self.own()))
+    }
+
+    /// Whether [`Self::leave`] was called.
+    pub fn has_left(&self) -> bool {
+        self.left
+    }
+
+    /// When [`Self::tick`] must be called next.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let due = [self.timers.next(), self.suspicions.next()].into_iter().flatten().min();
+        due.map(|due| self.held_until.map_or(due, |until| due.max(until)))
+    }
+
+    /// Neither sends nor takes anything until `until`, and keeps all members as they are: while another
+    /// process holds this node's id, others answer that one, and silence says nothing about them.
+    pub fn hold(&mut self, until: Moment) {
+        self.held_until = Some(until);
+        self.outbox.clear();
+    }
+
+    fn is_silent(&self, now: Moment) -> bool {
+        self.left || self.held_until.is_some_and(|until| now < until)
+    }
+
+    /// Tells `life` that we are here; its answer is a list of members. Nothing retries a lost announce:
+    /// callers repeat it until [`Self::active_count`] grows.
+    pub fn announce(&mut self, now: Moment, life: Identity) {
+        if self.is_silent(now) {
+            return;
+        }
+        let result = self.foca.announce(life, &mut self.runtime);
+        self.settle(now, result);
+    }
+
+    /// Takes one packet from `peer`, the node that the connection's certificate names.
+    pub fn receive(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        peer: &NodeId,
+        packet: &[u8],
+    ) -> Result<(), PacketError> {
+        if self.is_silent(now) {
+            return Ok(());
+        }
+        self.codec.set_clock(unix_ms);
+        let read = Packet::read(&mut self.codec, packet)?;
+        let Header { src, message, .. } = read.header.clone();
+        if src.node != *peer {
+            return Err(PacketError::ForeignSource { peer: peer.clone(), claimed: src.node });
+        }
+        let full = self.foca.iter_membership_state().len() >= self.max_lives;
+        if full && !self.knows(peer) {
+            return Err(PacketError::Refused("the member list is full".into()));
+        }
+        if matches!(message, Message::TurnUndead) && !self.may_renew(now) {
+            return Ok(());
+        }
+        if let Message::Ack(number) = message
+            && let Some(ping) = self.pings.get(peer)
+            && ping.number == number
+        {
+            self.rtts.insert(peer.clone(), now.since(ping.sent));
+            self.pings.remove(peer);
+        }
+        self.look_for_usurper(&read.members);
+        let own = self.foca.identity();
+        let taken = read.retain(&mut self.codec, packet, |member| {
+            let id = member.id();
+            if id.node == own.node {
+                return !id.supersedes(own);
+            }
+            !full || self.foca.iter_membership_state().any(|known| known.id().node == id.node)
+        })?;
+        let result = self.foca.handle_data(&taken, &mut self.runtime);
+        self.drain(now);
+        self.tell_suspect(src);
+        result.map_err(|error| PacketError::Refused(error.to_string()))
+    }
+
+    /// Lets a suspect that has just talked know, by the same words that others hear.
+    fn tell_suspect(&mut self, life: Identity) {
+        let Some(suspicion) = self.suspicions.of(&life) else {
+            return;
+        };
+        let suspect = Member::new(life.clone(), suspicion.incarnation, State::Suspect);
+        let header = Header {
+            src: self.foca.identity().clone(),
+            // The lowest, which overrides nothing that the suspect knows of us.
+            src_incarnation: 0,
+            dst: life.clone(),
+            message: Message::Gossip,
+        };
+        match (Packet { header, members: vec![suspect] }).write(&mut self.codec) {
+            Ok(packet) => self.outbox.push_back((life, packet)),
+            Err(error) => debug_assert!(false, "a packet of one member was not encoded: {error}"),
+        }
+    }
+
+    fn knows(&self, node: &NodeId) -> bool {
+        self.foca.iter_membership_state().any(|known| known.id().node == *node)
+    }
+
+    /// Where a later life of this node is known, only the caller can end the conflict.
+    fn may_renew(&self, now: Moment) -> bool {
+        self.usurper().is_none() && self.renewed_at.is_none_or(|last| now.since(last) >= RENEWAL_PAUSE)
+    }
+
+    fn look_for_usurper(&mut self, members: &[Member<Identity>]) {
+        let own = self.own();
+        let lives = members.iter().map(Member::id).filter(|life| life.node == own.node);
+        let latest = lives.chain(self.usurper()).max_by_key(|life| life.order());
+        self.usurper = latest.filter(|life| life.supersedes(own)).cloned();
+    }
+
+    /// The peer refuses connections at its address: no process listens there. An alive member becomes
+    /// suspect at once; it may refute as usual.
+    pub fn refused(&mut self, now: Moment, node: &NodeId) {
+        let alive = self.foca.iter_members().find(|m| m.id().node == *node && m.state() == State::Alive);
+        let Some(suspect) = alive.map(|m| Member::new(m.id().clone(), m.incarnation(), State::Suspect))
+        else {
+            return;
+        };
+        if self.is_silent(now) {
+            return;
+        }
+        if self.evidence.get(node).is_some_and(|last| now.since(*last) < EVIDENCE_PAUSE) {
+            return;
+        }
+        self.evidence.insert(node.clone(), now);
+        let result = self.foca.apply_many([suspect].into_iter(), true, &mut self.runtime);
+        self.settle(now, result);
+    }
+
+    /// Takes over as the life `own`, later than the present one.
+    pub fn supersede(&mut self, now: Moment, own: Identity) {
+        if self.left {
+            return;
+        }
+        let result = self.foca.change_identity(own, &mut self.runtime);
+        self.settle(now, result);
+        self.reconnect(now);
+    }
+
+    /// foca stops probing and gossiping when its identity changes, until somebody talks to the new one. If
+    /// the few packets that tell of it are lost, nobody does; an empty update makes it go on at once.
+    fn reconnect(&mut self, now: Moment) {
+        let result = self.foca.apply_many(std::iter::empty(), true, &mut self.runtime);
+        self.settle(now, result);
+    }
+
+    /// Tells the cluster that this life ends. The instance answers nothing afterwards.
+    pub fn leave(&mut self, now: Moment) {
+        if !self.left {
+            let result = self.foca.leave_cluster(&mut self.runtime);
+            self.settle(now, result);
+            self.left = true;
+            self.timers.clear();
+            self.suspicions.clear();
+            self.pings.clear();
+        }
+    }
+
+    /// Does everything that is due at `now`.
+    pub fn tick(&mut self, now: Moment) {
+        if self.is_silent(now) {
+            return;
+        }
+        if self.held_until.take().is_some() {
+            self.suspicions.clear();
+            self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
+        }
+        while let Some(timer) = self.timers.pop_due(now) {
+            let result = self.foca.handle_timer(timer, &mut self.runtime);
+            self.settle(now, result);
+        }
+        self.expire_suspicions(now);
+    }
+
+    fn expire_suspicions(&mut self, now: Moment) {
+        for suspicion in self.suspicions.take_due(now) {
+            let down = Member::new(suspicion.identity, suspicion.incarnation, State::Down);
+            let result = self.foca.apply_many([down].into_iter(), true, &mut self.runtime);
+            self.settle(now, result);
+        }
+    }
+
+    /// foca's errors here concern single packets or timers (an interrupted probe cycle after a pause, a
+    /// timer of a connection state that has passed); the instance stays usable after each of them.
+    fn settle(&mut self, now: Moment, _result: Result<(), foca::Error>) {
+        self.drain(now);
+    }
+
+    fn drain(&mut self, now: Moment) {
+        let own = self.foca.identity().node.clone();
+        while let Some((to, packet)) = self.runtime.to_send() {
+            // foca announces itself to earlier lives of this very node as to any that are down.
+            if to.node == own {
+                continue;
+            }
+            if let Ok(Header { message: Message::Ping(number), .. }) = self.codec.peek(&packet) {
+                self.pings.insert(to.node.clone(), Ping { number, sent: now });
+            }
+            self.outbox.push_back((to, packet));
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            if matches!(timer, Timer::ChangeSuspectToDown { .. }) {
+                continue;
+            }
+            self.timers.set(now + after, timer);
+        }
+        let (mut resize, mut rejoined) = (false, false);
+        while let Some(notification) = self.runtime.to_notify() {
+            match notification {
+                OwnedNotification::MemberUp(_) => resize = true,
+                OwnedNotification::MemberDown(id) => {
+                    resize = true;
+                    self.pings.remove(&id.node);
+                    self.rtts.remove(&id.node);
+                    self.evidence.remove(&id.node);
+                }
+                OwnedNotification::Rejoin(_) => {
+                    self.renewals += 1;
+                    self.renewed_at = Some(now);
+                    rejoined = true;
+                }
+                // A life replaced by a later one of the same node; `lives` shows the new one.
+                OwnedNotification::Rename(..)
+                | OwnedNotification::Active
+                | OwnedNotification::Idle
+                | OwnedNotification::Defunct => {}
+            }
+        }
+        if resize {
+            // Only counts and suspicion change, which foca allows at run time.
+            if let Err(error) = self.foca.set_config(config(self.foca.num_members() + 1)) {
+                debug_assert!(false, "foca refused a configuration: {error}");
+            }
+        }
+        self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
+        if rejoined {
+            self.reconnect(now);
+        }
+    }
+}
+
+/// The epoch to take when somebody knows a later life of this node, `known`, than our own.
+pub fn epoch_above(known: Epoch) -> Epoch {
+    Epoch(known.0.saturating_add(1))
+}

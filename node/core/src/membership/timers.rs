@@ -1,0 +1,59 @@
+//! foca's timers, in the order in which they are due.
+
+use super::Identity;
+use crate::time::Moment;
+use foca::Timer;
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+pub(super) struct Due {
+    at: Moment,
+    sequence: u64,
+    timer: Timer<Identity>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// Timers that have not fired. Those due at one moment fire in the order in which they were set.
+#[derive(Default)]
+pub(super) struct Timers {
+    pub(super) heap: BinaryHeap<Reverse<Due>>,
+    sequence: u64,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, at: Moment, timer: Timer<Identity>) {
+        self.sequence += 1;
+        self.heap.push(Reverse(Due { at, sequence: self.sequence, timer }));
+    }
+
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.heap.peek().map(|Reverse(due)| due.at)
+    }
+
+    /// Takes the next timer if it is due.
+    pub(super) fn pop_due(&mut self, now: Moment) -> Option<Timer<Identity>> {
+        if self.next().is_none_or(|at| at > now) {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(due)| due.timer)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.heap.clear();
+    }
+}

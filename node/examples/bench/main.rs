@@ -1,0 +1,57 @@
+//! The two Rust parts of scripts/benchmark.sh.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `bare` | what we compare with: the greeter on tonic's own server, on one thread |
+//! | `load` | a closed-loop driver of unary calls over TLS, with its own clock |
+//! | `process` | the processor time of the processes under test |
+//!
+//! Both know nothing of a cluster: the script starts the nodes and says where they are.
+
+mod bare;
+mod load;
+mod process;
+#[expect(dead_code, reason = "only nodes publish descriptors")]
+#[path = "../greeter/proto.rs"]
+mod proto;
+#[path = "../greeter/service.rs"]
+mod service;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Parts of scripts/benchmark.sh.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Serves demo.v1.Greeter with tonic's own server until it is killed
+    Bare(bare::BareArgs),
+    /// Calls demo.v1.Greeter/SayHello and prints one line of JSON
+    Load(load::LoadArgs),
+}
+
+/// PEM files.
+#[derive(Clone, Debug, Args)]
+struct TlsFiles {
+    /// The CA that the other side's certificate must come from
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+    /// The certificate to show
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().part {
+        Part::Bare(args) => bare::run(args),
+        Part::Load(args) => load::run(&args),
+    }
+}

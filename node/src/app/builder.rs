@@ -1,0 +1,334 @@
+//! Start-up, in order.
+
+use super::{
+    advertise,
+    node::{Node, NodeParts},
+};
+use crate::{
+    auth::Access,
+    config::Config,
+    gateway::Gateway,
+    gossip::{self, GossipSetup},
+    identity::{
+        BootstrapPolicy, Created, Expected, IdentityError, IdentityFiles, IdentityStore, San, UnixTime,
+        ensure,
+    },
+    limit::Limits,
+    peer::PeerPool,
+    persist::{EpochFile, PersistError, StateDirectory},
+    registry::{DuplicateService, LocalService, Registry, ServiceError},
+    router::Router,
+    rpc::{self, NodeFacts, Parts},
+    schema::Schema,
+    server::{Security, Server, ServerLimits, Stack},
+    shutdown::Shutdown,
+    telemetry::Metrics,
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use p2p_core::{ClusterId, Principal, Role, SpiffeId, membership::Identity, record::Refusal};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tokio::net::TcpListener;
+use tonic::{body::Body, server::NamedService};
+use tower::Service;
+
+/// Why a node did not start, or ended otherwise than it should. Whatever was opened is closed again.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// State directory, lock or epoch.
+    #[error(transparent)]
+    State(#[from] PersistError),
+    /// Certificates.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The port is taken.
+    #[error("{address} is in use by another process; stop that one, or set port or bind_address")]
+    PortInUse {
+        /// Which.
+        address: SocketAddr,
+    },
+    /// The port cannot be opened.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// Two services of one name.
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateService),
+    /// The node's own records break a rule.
+    #[error("this node's records cannot be published: {0}")]
+    Records(#[from] Refusal),
+    /// The process cannot listen for signals.
+    #[error("cannot listen for signals: {error}")]
+    Signals {
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A part that must never end has ended: a defect.
+    #[error("the {part} task ended by itself; this is a defect")]
+    Broken {
+        /// Which.
+        part: &'static str,
+    },
+    /// A second signal came before the shutdown was through.
+    #[error("ended at once by a second signal; calls in flight were cut off")]
+    Hurried,
+    /// A part of the start-up was cut off.
+    #[error("start-up was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Builds a node: a configuration, and the services that it implements itself.
+#[derive(Debug)]
+pub struct NodeBuilder {
+    config: Config,
+    services: Vec<LocalService>,
+}
+
+/// What start-up reads and writes on disk.
+struct Prepared {
+    epoch_file: EpochFile,
+    identity: Arc<IdentityStore>,
+}
+
+impl NodeBuilder {
+    /// A node with the built-in services.
+    pub fn new(config: Config) -> Self {
+        Self { config, services: Vec::new() }
+    }
+
+    /// Adds a tonic service, described by an encoded `FileDescriptorSet` with all its imports. Every node of
+    /// the cluster routes calls of it here; who proved to belong to the cluster may call it.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptors do not contain the service, or its name is reserved.
+    pub fn add_service<S, B>(mut self, service: S, descriptors: &[u8]) -> Result<Self, ServiceError>
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let schema = Arc::new(Schema::decode(Bytes::copy_from_slice(descriptors))?);
+        let service = LocalService::new(service, schema, Access::Authenticated)?;
+        if service.name.is_reserved() {
+            return Err(ServiceError::Reserved(service.name));
+        }
+        self.services.push(service);
+        Ok(self)
+    }
+
+    /// Starts the node. It serves when this returns; finding the others goes on in the background.
+    ///
+    /// # Errors
+    ///
+    /// Each says what to do; nothing keeps running.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let Self { config, mut services } = self;
+        let (started, started_at) = (SystemTime::now(), Instant::now());
+
+        // 1. State directory, lock, epoch; certificates. All blocking.
+        let prepare_config = config.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&prepare_config)).await??;
+        let identity = prepared.identity.clone();
+        let present = identity.current();
+        let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
+        let alone = present.stands_alone() || !config.https_enabled;
+
+        // 2. The port, so that the address to advertise is known.
+        let listener = listen(SocketAddr::new(config.bind_address, config.port)).await?;
+        let listening = listener.local_addr().map_err(|error| StartError::Listen {
+            address: SocketAddr::new(config.bind_address, config.port),
+            error,
+        })?;
+        let advertised = advertise::addresses(&config, listening);
+
+        // 3. Connections to others, the registry, routing.
+        let metrics = Arc::new(Metrics::default());
+        let peers_max = config.peer_connections_max.get() as usize;
+        let pool = Arc::new(PeerPool::new(identity.clone(), peers_max, &metrics));
+        let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
+        let max_message_bytes = config.rpc_max_message_bytes as usize;
+        let router = Arc::new(Router::new(
+            registry.clone(),
+            pool.clone(),
+            config.rpc_default_timeout,
+            max_message_bytes,
+            &metrics,
+        ));
+
+        // 4. Gossip. It knows nobody yet; a node that stands alone never will.
+        let epoch = prepared.epoch_file.epoch();
+        let own = Identity {
+            node: own_id.name.clone(),
+            epoch,
+            generation: 0,
+            instance: rand::random(),
+            address: advertised.first().copied().unwrap_or(listening),
+        };
+        let seeds = if alone { Vec::new() } else { config.coordinator_addresses.clone() };
+        let facts = Arc::new(NodeFacts {
+            node: own_id.name.clone(),
+            cluster: cluster.clone(),
+            role: own_id.role,
+            epoch,
+            started,
+            started_at,
+            seeds: seeds.len(),
+        });
+        let setup = GossipSetup {
+            cluster: cluster.clone(),
+            own,
+            identity: identity.clone(),
+            pool: pool.clone(),
+            seeds,
+            interval: config.gossip_interval_current,
+            links_max: peers_max,
+            epoch_file: prepared.epoch_file,
+        };
+        let (gossip, gossip_task) = gossip::spawn(setup, &metrics);
+
+        // 5. Services, the gateway, the stack, the server.
+        let (shutdown, watch) = Shutdown::new();
+        let parts = Parts {
+            facts,
+            gossip: gossip.clone(),
+            router: router.clone(),
+            shutdown: watch.clone(),
+            max_message_bytes,
+        };
+        services.extend(rpc::built_in(&parts)?);
+        registry.install(services)?;
+        let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
+        let limits = Arc::new(Limits::new(&config, &metrics));
+        let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
+        let server_limits = ServerLimits {
+            connections: config.connections_max.get() as usize,
+            handshake: config.tls_handshake_timeout,
+            preface: config.http_preface_timeout,
+        };
+        let security = security(&config, &identity, &cluster);
+        let server = Server::new(stack, security, server_limits, &metrics);
+        let server_task = tokio::spawn(server.run(listener, watch));
+
+        // 6. Tell the cluster.
+        let node = Node::new(NodeParts {
+            config,
+            identity,
+            gossip,
+            gossip_task,
+            registry,
+            pool,
+            limits,
+            metrics,
+            shutdown,
+            server_task,
+            listening,
+            advertised,
+        });
+        node.publish().await?;
+        tracing::info!(
+            node = %own_id.name,
+            cluster = %cluster,
+            role = %own_id.role,
+            address = %listening,
+            advertised = %node.advertised(),
+            "listening"
+        );
+        Ok(node)
+    }
+}
+
+fn prepare(config: &Config) -> Result<Prepared, StartError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let directory = StateDirectory::open(&config.state_directory)?;
+    tracing::info!(directory = %directory.path().display(), "state directory");
+    let epoch_file =
+        EpochFile::start(&directory, config.gossip_state_file.as_str(), &config.node_id, unix_ms)?;
+    if let Some(moved_to) = epoch_file.moved_aside() {
+        tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
+    }
+    let identity = Arc::new(load_identity(config)?);
+    Ok(Prepared { epoch_file, identity })
+}
+
+fn load_identity(config: &Config) -> Result<IdentityStore, IdentityError> {
+    let files = IdentityFiles {
+        cert: config.ssl_cert_file.clone(),
+        key: config.ssl_key_file.clone(),
+        ca_cert: config.ssl_ca_cert_file.clone(),
+        ca_key: config.ssl_ca_key_file.clone(),
+    };
+    // Without TLS nothing is verified; the certificate then only names the node.
+    let ssl_verify = config.ssl_verify && config.https_enabled;
+    let now = UnixTime::now();
+    let configured = config.advertise_addresses.iter().map(|address| address.ip);
+    let bound = Some(config.bind_address).filter(|ip| !ip.is_unspecified());
+    let policy = BootstrapPolicy {
+        node_id: config.node_id.clone(),
+        cluster_id: config.cluster_id.clone(),
+        coordinator: config.coordinator_mode,
+        ssl_verify,
+        has_join_token: false,
+        sans: configured.chain(bound).map(San::Ip).collect(),
+    };
+    let created = ensure(&files, &policy, now)?;
+    if created == Created::SelfSigned {
+        tracing::warn!(
+            certificate = %files.cert.display(),
+            "ssl_verify is off: made a self-signed certificate; this node stands alone and joins no cluster"
+        );
+    }
+    let expected = Expected {
+        node_id: config.node_id.clone(),
+        cluster_id: config.cluster_id.clone(),
+        coordinator: config.coordinator_mode,
+        may_stand_alone: !ssl_verify,
+    };
+    let store = IdentityStore::load(files, expected, now)?;
+    for warning in store.current().warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(store)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            StartError::PortInUse { address }
+        } else {
+            StartError::Listen { address, error }
+        }
+    })
+}
+
+fn security(config: &Config, identity: &Arc<IdentityStore>, cluster: &ClusterId) -> Security {
+    if config.https_enabled {
+        return Security::Tls(identity.clone());
+    }
+    tracing::warn!(
+        "https_enabled is off: plain HTTP on loopback, no cluster, and every local user counts as an admin of this node"
+    );
+    let name = config.node_id.clone();
+    Security::Plain(Principal::Certificate(SpiffeId::new(cluster.clone(), Role::Admin, name)))
+}

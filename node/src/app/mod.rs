@@ -1,0 +1,17 @@
+//! Builds every part of a node and wires them; the only module that knows them all.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`builder`] | start-up, in order, in one function |
+//! | [`node`] | a running node and its shutdown, in order |
+//! | `advertise` | the address that others should dial |
+//! | `run` | a node as a process: configuration, signals, exit codes |
+
+mod advertise;
+pub mod builder;
+pub mod node;
+mod run;
+
+pub use builder::{NodeBuilder, StartError};
+pub use node::Node;
+pub use run::{EXIT_CONFIG, EXIT_FAILURE, main_with, run, run_with_services};

@@ -1,0 +1,219 @@
+//! The one table of every key. Its documentation is what the CLI shows, so it says how to choose a value.
+//!
+//! To add a key: add its entry here and, commented, to both files in `config/`; a test holds them together.
+
+use super::{
+    address::{AdvertiseAddress, SeedAddress},
+    name::{FileName, Labels, LogFormat},
+    table::{Derived, settings},
+};
+use p2p_core::{ClusterId, NodeId};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+settings! {
+    /// The name of this node, unique in its cluster: 1 to 63 of a-z, 0-9, '-', '_' and '.'. It must be the
+    /// one that the node's certificate carries. Default: the host's name, lower-cased. Choose a name that
+    /// outlives the machine's address; a new node never takes the name of one that still runs.
+    node_id: NodeId = "" or host_node_id;
+
+    /// The cluster this node belongs to. Nodes of another cluster are refused whatever certificate they
+    /// show. Default: the cluster that the node's certificate names, else p2p-core. Set it only to have a
+    /// wrong certificate refused at start.
+    cluster_id: Option<ClusterId> = "";
+
+    /// The one TCP port for everything: nodes, clients, metrics. Open it between all nodes. 0 lets the
+    /// system choose, which suits tests.
+    port: u16 = "8001";
+
+    /// The local address to listen on. 0.0.0.0 is every IPv4 address of the host, :: every address. Name
+    /// one to keep the node off the others.
+    bind_address: IpAddr = "0.0.0.0";
+
+    /// Whether this node also holds CA authority: it enrols nodes, issues access tokens and signs
+    /// revocations. One or two per cluster, on hosts that few can log in to; without them the cluster keeps
+    /// serving and only those three acts wait.
+    coordinator_mode: bool = "false";
+
+    /// Where to find the cluster: "IP:port" (an IPv6 address in brackets) or "host:port" of any nodes, best
+    /// of two or three that are rarely down. Names are resolved anew at each try. Empty on the first node
+    /// of a cluster, which then waits to be found; at most 64.
+    coordinator_addresses: Vec<SeedAddress> = "[]";
+
+    /// The addresses at which other nodes should dial this one: "IP", which means our own port, or
+    /// "IP:port". Set it behind NAT or where a host has several networks. Empty: the address that leads
+    /// towards the other nodes is found; at most 16.
+    advertise_addresses: Vec<AdvertiseAddress> = "[]";
+
+    /// Where this node stands: a rack, data centre or cloud zone. Shown in the cluster
+    /// view. At most 63 bytes.
+    zone: String = "\"\"";
+
+    /// What others may select this node by, such as {disk: ssd, team: search}. At most 32, names up to 63
+    /// letters, digits, '.', '_', '-' and '/', values up to 255 bytes. Every node learns them: keep them
+    /// few and free of secrets.
+    labels: Labels = "{}";
+
+    /// Lower bound of the gossip interval. Accepted and checked, but not used by this release: nodes
+    /// compare their records every gossip_interval_current.
+    gossip_interval_min: Duration = "5s";
+
+    /// Upper bound of the gossip interval. Accepted and checked, but not used by this release: nodes
+    /// compare their records every gossip_interval_current.
+    gossip_interval_max: Duration = "30s";
+
+    /// How often this node compares records with a peer, to repair what the immediate push of changes
+    /// missed. It does not delay changes or the detection of failures. Longer saves traffic on large
+    /// clusters, shorter repairs sooner on lossy networks.
+    gossip_interval_current: Duration = "10s";
+
+    /// Whether large gossip messages would be compressed with LZ4. Accepted, but not used by this release:
+    /// messages travel as they are.
+    gossip_compression_enabled: bool = "true";
+
+    /// From which size in bytes gossip messages would be compressed. Accepted, but not used by this
+    /// release.
+    gossip_compression_threshold: u32 = "1024";
+
+    /// How many connections to other nodes are kept open; beyond it the least recently used is closed. Each
+    /// costs some tens of KiB. Above the number of nodes it never matters; below 16 it costs handshakes.
+    peer_connections_max: NonZeroU32 = "256";
+
+    /// Whether requests are limited per client. Off only where every client is trusted not to overload the
+    /// node.
+    rate_limit_enabled: bool = "true";
+
+    /// Generic calls (POST /rpc and RpcService) per minute and client; 0 for no limit. Raise it for clients
+    /// that have no generated code and call often.
+    rate_limit_rpc_requests: u32 = "100";
+
+    /// How many generic calls a client may make at once before the rate counts.
+    rate_limit_rpc_burst: u32 = "20";
+
+    /// Health checks per minute and client; 0 for no limit. Load balancers that check every second need 60
+    /// each.
+    rate_limit_health_requests: u32 = "300";
+
+    /// How many health checks a client may make at once before the rate counts.
+    rate_limit_health_burst: u32 = "50";
+
+    /// Scrapes of /metrics per minute and client; 0 for no limit.
+    rate_limit_metrics_requests: u32 = "300";
+
+    /// How many scrapes a client may make at once before the rate counts.
+    rate_limit_metrics_burst: u32 = "50";
+
+    /// Calls of user services per minute and client. 0, the default, for no limit: what a service can bear
+    /// is for the service to say. Set it to protect slow services from a single client.
+    rate_limit_grpc_requests: u32 = "0";
+
+    /// How many calls of user services a client may make at once before the rate counts, where
+    /// rate_limit_grpc_requests sets one.
+    rate_limit_grpc_burst: u32 = "20";
+
+    /// All other requests per minute and client; 0 for no limit.
+    rate_limit_default_requests: u32 = "200";
+
+    /// How many other requests a client may make at once before the rate counts.
+    rate_limit_default_burst: u32 = "30";
+
+    /// Whether the port speaks TLS. Without it the node serves plain HTTP on loopback only and joins no
+    /// cluster: for trying things out, or behind a proxy on the same host.
+    https_enabled: bool = "true";
+
+    /// Whether peers' certificates are checked. With false, and no certificate of its own, a node makes a
+    /// self-signed one; it then serves local clients, but never joins a cluster. Keep true outside of
+    /// tests.
+    ssl_verify: bool = "true";
+
+    /// The node's certificate (PEM, leaf first), as `p2pctl certs generate` or enrolment writes it.
+    /// Relative paths start at the working directory, here and below.
+    ssl_cert_file: PathBuf = "node_cert.pem";
+
+    /// The private key of that certificate (PEM), readable by the node's user only.
+    ssl_key_file: PathBuf = "node_key.pem";
+
+    /// The certificates of the CAs that this cluster trusts (PEM). Default: ca_cert.pem beside
+    /// ssl_cert_file.
+    ssl_ca_cert_file: PathBuf = "" or ca_cert_beside;
+
+    /// The CA's private key (PEM). Read on coordinators only, and it should lie on no other host. Default:
+    /// ca_key.pem beside ssl_cert_file.
+    ssl_ca_key_file: PathBuf = "" or ca_key_beside;
+
+    /// Where the node keeps what must survive a restart. A directory of its own for each node, on a local
+    /// disk; it is created if missing, for the node's user only.
+    state_directory: PathBuf = "data";
+
+    /// The file in state_directory that keeps revoked access tokens.
+    jwt_blacklist_file: FileName = "jwt_blacklist.json";
+
+    /// The file in state_directory that keeps the node's epoch: the number that tells one start from the
+    /// next.
+    gossip_state_file: FileName = "gossip_state.json";
+
+    /// The file in state_directory that keeps registered services.
+    service_state_file: FileName = "service_state.json";
+
+    /// How often changed state is written to disk. Revocations and the epoch never wait for it. Longer
+    /// spares flash, shorter loses fewer service registrations to a power failure.
+    state_autosave_interval: Duration = "30s";
+
+    /// How long a unary call may take when its caller set no deadline. Choose it above the slowest method
+    /// that is called without one.
+    rpc_default_timeout: Duration = "30s";
+
+    /// The largest unary message, in bytes, that the node holds in memory to route or decode it; at least
+    /// 1024. A call in flight may need twice as much: raise it with the host's memory in mind.
+    rpc_max_message_bytes: u32 = "4194304";
+
+    /// How long calls in flight may take to finish after a stop signal. Keep it below the service manager's
+    /// own patience (systemd 90s, Kubernetes 30s). 0 ends them at once.
+    shutdown_grace: Duration = "10s";
+
+    /// How many connections the port accepts at a time; more are closed at once. An idle one costs up to 40
+    /// KiB. Keep the process's limit of open files above twice this number.
+    connections_max: NonZeroU32 = "10000";
+
+    /// How long a new connection may take for its TLS handshake. Shorter frees slots from clients that
+    /// stall, longer suits slow links.
+    tls_handshake_timeout: Duration = "10s";
+
+    /// How long a connection may take, once open, to say whether it speaks HTTP/1 or HTTP/2.
+    http_preface_timeout: Duration = "10s";
+
+    /// Whether /metrics asks for a certificate or token. Off by default, as scrapers expect; turn it on
+    /// where the port is open to strangers: metrics name nodes and methods.
+    metrics_require_auth: bool = "false";
+
+    /// What is logged: error, warn, info, debug or trace, or a filter such as info,p2p_node::gossip=debug
+    /// (tracing's env-filter syntax).
+    log_level: String = "info";
+
+    /// How log lines look: pretty for people, json for collectors.
+    log_format: LogFormat = "pretty";
+}
+
+fn host_node_id(_: &Parsed, host_name: &str) -> Derived<NodeId> {
+    let name = host_name.to_lowercase();
+    name.parse().map(Some).map_err(|why| {
+        format!("not set, and the host's name {name:?} cannot stand in for it ({why}); set node_id")
+    })
+}
+
+fn ca_cert_beside(parsed: &Parsed, _: &str) -> Derived<PathBuf> {
+    Ok(beside_certificate(parsed, "ca_cert.pem"))
+}
+
+fn ca_key_beside(parsed: &Parsed, _: &str) -> Derived<PathBuf> {
+    Ok(beside_certificate(parsed, "ca_key.pem"))
+}
+
+fn beside_certificate(parsed: &Parsed, name: &str) -> Option<PathBuf> {
+    let certificate = parsed.ssl_cert_file.as_deref()?;
+    Some(certificate.parent().unwrap_or(Path::new("")).join(name))
+}

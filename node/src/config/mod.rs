@@ -1,0 +1,116 @@
+//! The configuration of a node: what may be set, where it comes from, and what is wrong with it.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `keys` | the one table of every key: type, default, how to choose it |
+//! | `table` | the macro that makes [`Config`], [`Key`]s and the reader of that table |
+//! | `sources` | file, environment and `--set` read as YAML values with their origins |
+//! | `setting` | how one YAML value becomes one typed setting |
+//! | `check` | rules that span several keys |
+//! | [`address`] [`duration`] [`name`] | the types of settings |
+//! | [`error`] | every mistake, with its place and the remedy |
+//!
+//! ```text
+//! file ┐
+//! env  ├─ sources ─ one value per key ─ keys (typed) ─ check ─ Config
+//! --set┘      └───────────── mistakes of all stages ─────────── ConfigErrors
+//! ```
+//!
+//! A stage never stops at its first mistake, so that one run reports them all. Nothing here opens what a
+//! key names: a certificate that is missing is for the part that reads it to say.
+
+pub mod address;
+mod check;
+pub mod duration;
+pub mod error;
+mod keys;
+pub mod name;
+mod setting;
+mod sources;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    address::{AdvertiseAddress, SeedAddress, SeedHost},
+    duration::{InvalidDuration, format_duration, parse_duration},
+    error::{ConfigError, ConfigErrors, Origin, Problem},
+    keys::Config,
+    name::{FileName, Labels, LogFormat},
+};
+
+use self::{keys::Parsed, sources::Sources, table::Reader};
+use std::path::Path;
+
+/// Environment variables that start with this set the key that the rest of their name spells.
+pub const ENV_PREFIX: &str = "P2PNODE_";
+
+/// What is known about one key without any file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Its default as YAML; empty where the default is found at start, as the documentation says.
+    pub default: &'static str,
+    /// What a value must be, in words that follow "expected".
+    pub expected: &'static str,
+    /// One paragraph: what it does and how to choose the value.
+    pub doc: &'static str,
+}
+
+/// Every key, in the order in which the example files list them.
+pub fn keys() -> &'static [Key] {
+    keys::KEYS
+}
+
+impl Config {
+    /// Reads `file`, then lets `env` (names starting with [`ENV_PREFIX`]; others are ignored) and then
+    /// `sets` (`KEY=VALUE`) override it. A value is YAML; an empty one returns the key to its default.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in every source. A value that a later source overrides must be valid too.
+    pub fn load(
+        file: &Path,
+        env: impl Iterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Self, ConfigErrors> {
+        let mut sources = Sources::new(file.display().to_string());
+        sources.add_file(file);
+        sources.add_env(env);
+        sources.add_sets(sets);
+        Self::from_sources(sources, &host_name())
+    }
+
+    /// Reads a configuration from `text`; errors call it `origin_name`.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in `text`.
+    pub fn from_yaml(text: &str, origin_name: &str) -> Result<Self, ConfigErrors> {
+        let mut sources = Sources::new(origin_name.to_owned());
+        sources.add_text(text);
+        Self::from_sources(sources, &host_name())
+    }
+
+    fn from_sources(mut sources: Sources, host_name: &str) -> Result<Self, ConfigErrors> {
+        let mut errors = std::mem::take(&mut sources.errors);
+        if sources.file_is_readable {
+            let mut reader = Reader::new(&sources, host_name);
+            let parsed = Parsed::read(&mut reader);
+            errors.append(&mut reader.errors);
+            errors.append(&mut check::across_keys(&parsed, &sources));
+            if errors.is_empty()
+                && let Some(config) = parsed.complete()
+            {
+                return Ok(config);
+            }
+        }
+        Err(ConfigErrors::new(errors))
+    }
+}
+
+/// This host's name; empty where the system does not tell.
+fn host_name() -> String {
+    sysinfo::System::host_name().unwrap_or_default()
+}

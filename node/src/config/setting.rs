@@ -1,0 +1,193 @@
+//! How one YAML value becomes one typed setting.
+
+use super::{
+    address::{AdvertiseAddress, SeedAddress},
+    duration::parse_duration,
+    name::{FileName, Labels, LogFormat},
+};
+use p2p_core::{ClusterId, NodeId};
+use serde_yaml::Value;
+use std::{
+    collections::BTreeMap, fmt::Display, net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr,
+    time::Duration,
+};
+
+/// Longest text of a value that an error repeats, in characters.
+const MAX_SHOWN: usize = 60;
+/// Most seed addresses of one node.
+const MAX_SEEDS: usize = 64;
+/// Most addresses that one node advertises.
+const MAX_ADVERTISED: usize = 16;
+
+/// A value that does not do.
+pub(super) struct Wrong {
+    /// The value, or the part of it, as errors show it.
+    pub(super) found: String,
+    /// Why, where its type alone does not tell.
+    pub(super) why: Option<String>,
+}
+
+impl Wrong {
+    fn kind(value: &Value) -> Self {
+        Self { found: show(value), why: None }
+    }
+
+    fn because(value: &Value, why: impl Display) -> Self {
+        Self { found: show(value), why: Some(why.to_string()) }
+    }
+}
+
+/// A type that a key may have.
+pub(super) trait Setting: Sized {
+    /// What a value must be, in words that follow "expected".
+    const EXPECTED: &'static str;
+
+    /// Reads it from a YAML value.
+    fn read(value: &Value) -> Result<Self, Wrong>;
+}
+
+/// Settings that serde reads as they are: no conversion between types takes place.
+macro_rules! plain {
+    ($($type:ty: $expected:literal;)+) => {$(
+        impl Setting for $type {
+            const EXPECTED: &'static str = $expected;
+            fn read(value: &Value) -> Result<Self, Wrong> {
+                serde_yaml::from_value(value.clone()).map_err(|_| Wrong::kind(value))
+            }
+        }
+    )+};
+}
+
+plain! {
+    bool: "true or false";
+    u16: "a whole number from 0 to 65535";
+    u32: "a whole number from 0 to 4294967295";
+    NonZeroU32: "a whole number from 1 to 4294967295";
+}
+
+/// Settings that are written as text.
+macro_rules! textual {
+    ($($type:ty: $expected:literal;)+) => {$(
+        impl Setting for $type {
+            const EXPECTED: &'static str = $expected;
+            fn read(value: &Value) -> Result<Self, Wrong> {
+                <$type>::from_str(text(value)?).map_err(|why| Wrong::because(value, why))
+            }
+        }
+    )+};
+}
+
+textual! {
+    NodeId: "a node id such as worker-1";
+    ClusterId: "a cluster id such as p2p-core";
+    SeedAddress: "an address such as 10.0.0.5:8001";
+    AdvertiseAddress: "an address such as 10.0.0.5 or 10.0.0.5:8001";
+    IpAddr: "an IP address such as 0.0.0.0, 127.0.0.1 or ::";
+    FileName: "a file name without a directory";
+    LogFormat: "pretty or json";
+}
+
+impl Setting for String {
+    const EXPECTED: &'static str = "text";
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        text(value).map(str::to_owned)
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "a path";
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        match text(value)? {
+            "" => Err(Wrong::kind(value)),
+            path if path.contains('\0') => Err(Wrong::because(value, "a path has no NUL characters")),
+            path => Ok(path.into()),
+        }
+    }
+}
+
+impl Setting for Duration {
+    const EXPECTED: &'static str = "seconds or a duration such as 250ms, 5s, 2m, 1h or 30d";
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        let text = match value {
+            Value::Number(number) => number.to_string(),
+            Value::String(text) => text.clone(),
+            Value::Null | Value::Bool(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+                return Err(Wrong::kind(value));
+            }
+        };
+        parse_duration(&text).map_err(|why| match why {
+            super::InvalidDuration::Form => Wrong::kind(value),
+            super::InvalidDuration::TooLong => Wrong::because(value, why),
+        })
+    }
+}
+
+impl Setting for Labels {
+    const EXPECTED: &'static str = "a mapping such as {disk: ssd}";
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        let mut labels = BTreeMap::new();
+        for (name, value) in value.as_mapping().ok_or_else(|| Wrong::kind(value))? {
+            labels.insert(text(name)?.to_owned(), text(value)?.to_owned());
+        }
+        Labels::try_from(labels).map_err(|why| Wrong::because(value, why))
+    }
+}
+
+impl Setting for Vec<SeedAddress> {
+    const EXPECTED: &'static str = "a list such as [\"10.0.0.5:8001\", \"coordinator.example:8001\"]";
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        list(value, MAX_SEEDS)
+    }
+}
+
+impl Setting for Vec<AdvertiseAddress> {
+    const EXPECTED: &'static str = "a list such as [\"10.0.0.5\"] or [\"10.0.0.5:8001\"]";
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        list(value, MAX_ADVERTISED)
+    }
+}
+
+/// No value is a value too.
+impl<T: Setting> Setting for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        if value.is_null() { Ok(None) } else { T::read(value).map(Some) }
+    }
+}
+
+fn text(value: &Value) -> Result<&str, Wrong> {
+    value.as_str().ok_or_else(|| match value {
+        Value::Bool(_) | Value::Number(_) => Wrong::because(value, "put it in quotes to make it text"),
+        Value::Null | Value::String(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+            Wrong::kind(value)
+        }
+    })
+}
+
+fn list<T: Setting>(value: &Value, max: usize) -> Result<Vec<T>, Wrong> {
+    let items = value.as_sequence().ok_or_else(|| Wrong::kind(value))?;
+    if items.len() > max {
+        return Err(Wrong::because(value, format!("{} items, at most {max} are allowed", items.len())));
+    }
+    let read = |(index, item)| {
+        T::read(item)
+            .map_err(|wrong| Wrong { found: format!("item {}: {}", index + 1, wrong.found), ..wrong })
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+/// A value as errors show it: on one line, and short.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(value) => value.to_string(),
+        Value::String(text) if text.chars().count() > MAX_SHOWN => {
+            format!("{:?}...", text.chars().take(MAX_SHOWN).collect::<String>())
+        }
+        Value::String(text) => format!("{text:?}"),
+        Value::Sequence(_) => "a list".to_owned(),
+        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Tagged(_) => "a value with a tag".to_owned(),
+    }
+}

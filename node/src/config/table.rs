@@ -1,0 +1,145 @@
+//! The macro behind the table of keys, and the reader that turns given values into typed ones.
+
+use super::{
+    error::{ConfigError, Problem},
+    setting::Setting,
+    sources::Sources,
+};
+
+/// Makes, from one table, the struct [`Config`](super::Config), the list `KEYS`, and `Parsed`: the same
+/// fields, each present only if its value is valid.
+///
+/// One entry is its documentation, then `name: Type = "default as YAML";`. `or path` after the default names
+/// the function that finds the value when none is given.
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident: $type:ty = $default:literal $(or $derive:path)?;
+    )+) => {
+        /// A valid configuration, every default filled in.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+        }
+
+        pub(super) const KEYS: &[$crate::config::Key] = &[$( $crate::config::Key {
+            name: stringify!($name),
+            default: $default,
+            expected: <$type as $crate::config::setting::Setting>::EXPECTED,
+            doc: concat!($($doc),+).trim_ascii_start(),
+        } ),+];
+
+        /// A configuration of which parts may be missing because they are wrong.
+        #[derive(Debug, Default)]
+        pub(super) struct Parsed {
+            $( pub(super) $name: Option<$type>, )+
+        }
+
+        impl Parsed {
+            /// Reads every key; what is wrong goes to the reader's errors.
+            pub(super) fn read(reader: &mut $crate::config::table::Reader<'_>) -> Self {
+                let mut parsed = Self::default();
+                $( parsed.$name = $crate::config::table::settings!(@read reader parsed $name $default $($derive)?); )+
+                parsed
+            }
+
+            /// The configuration, if no part is missing.
+            pub(super) fn complete(self) -> Option<Config> {
+                Some(Config { $( $name: self.$name?, )+ })
+            }
+        }
+    };
+    (@read $reader:ident $parsed:ident $name:ident $default:literal) => {
+        $reader.setting(stringify!($name), $default)
+    };
+    (@read $reader:ident $parsed:ident $name:ident $default:literal $derive:path) => {
+        $reader.setting_or(stringify!($name), |host_name| $derive(&$parsed, host_name))
+    };
+}
+pub(super) use settings;
+
+/// What a default that is found at start comes to: nothing when it hangs on a key that is itself wrong.
+pub(super) type Derived<T> = Result<Option<T>, String>;
+
+/// The last word of the sources on one key.
+enum Given<T> {
+    Nothing,
+    Valid(T),
+    Wrong,
+}
+
+/// Reads typed settings and collects what is wrong with them.
+pub(super) struct Reader<'a> {
+    sources: &'a Sources,
+    host_name: &'a str,
+    pub(super) errors: Vec<ConfigError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(sources: &'a Sources, host_name: &'a str) -> Self {
+        Self { sources, host_name, errors: Vec::new() }
+    }
+
+    /// The value of `key`, or its default.
+    pub(super) fn setting<T: Setting>(&mut self, key: &'static str, default: &str) -> Option<T> {
+        match self.given(key) {
+            Given::Valid(value) => Some(value),
+            Given::Wrong => None,
+            Given::Nothing => {
+                let value = serde_yaml::from_str(default).unwrap_or_default();
+                T::read(&value).ok().or_else(|| {
+                    self.refuse(key, Problem::Rule(format!("the built-in default {default:?} is not valid")))
+                })
+            }
+        }
+    }
+
+    /// The value of `key`, or the one that `derive` finds from this host's name.
+    pub(super) fn setting_or<T: Setting>(
+        &mut self,
+        key: &'static str,
+        derive: impl FnOnce(&str) -> Derived<T>,
+    ) -> Option<T> {
+        match self.given(key) {
+            Given::Valid(value) => Some(value),
+            Given::Wrong => None,
+            Given::Nothing => {
+                derive(self.host_name).unwrap_or_else(|why| self.refuse(key, Problem::Rule(why)))
+            }
+        }
+    }
+
+    fn refuse<T>(&mut self, key: &'static str, problem: Problem) -> Option<T> {
+        self.errors.push(ConfigError {
+            origin: self.sources.origin(key),
+            key: Some(key.to_owned()),
+            problem,
+        });
+        None
+    }
+
+    /// Reads every value that the sources give `key`; the last one counts.
+    fn given<T: Setting>(&mut self, key: &'static str) -> Given<T> {
+        let mut last = Given::Nothing;
+        for value in self.sources.values(key) {
+            if value.value.is_null() {
+                last = Given::Nothing;
+                continue;
+            }
+            last = match T::read(&value.value) {
+                Ok(setting) => Given::Valid(setting),
+                Err(wrong) => {
+                    let problem =
+                        Problem::Value { found: wrong.found, why: wrong.why, expected: T::EXPECTED };
+                    self.errors.push(ConfigError {
+                        origin: value.origin.clone(),
+                        key: Some(key.to_owned()),
+                        problem,
+                    });
+                    Given::Wrong
+                }
+            };
+        }
+        last
+    }
+}

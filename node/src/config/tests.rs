@@ -1,0 +1,392 @@
+use super::*;
+use proptest::prelude::*;
+use std::{fs, net::SocketAddr, time::Duration};
+
+/// The full example that the project was founded with. It must load unchanged in every release.
+const FOUNDING_EXAMPLE: &str = r#"# coordinator.yaml
+node_id: "coordinator-1"
+port: 8001
+bind_address: "0.0.0.0"
+coordinator_mode: true
+
+# Adaptive Gossip
+gossip_interval_min: 5
+gossip_interval_max: 30
+gossip_interval_current: 10
+gossip_compression_enabled: true
+gossip_compression_threshold: 1024
+
+# Rate Limiting
+rate_limit_enabled: true
+rate_limit_rpc_requests: 200
+rate_limit_rpc_burst: 40
+rate_limit_health_requests: 600
+rate_limit_health_burst: 100
+
+# HTTPS
+https_enabled: true
+ssl_cert_file: "coordinator_cert.pem"
+ssl_key_file: "coordinator_key.pem"
+
+# Persistence
+state_directory: "data/coordinator"
+jwt_blacklist_file: "jwt_blacklist.json"
+gossip_state_file: "gossip_state.json"
+service_state_file: "service_state.json"
+"#;
+
+fn yaml(text: &str) -> Result<Config, ConfigErrors> {
+    Config::from_yaml(text, "node.yaml")
+}
+
+fn valid(text: &str) -> Config {
+    yaml(&format!("node_id: n\n{text}")).unwrap()
+}
+
+/// The messages of a configuration whose first line is `node_id: n`.
+fn errors(text: &str) -> String {
+    yaml(&format!("node_id: n\n{text}")).unwrap_err().to_string()
+}
+
+/// Loads a file with `text` under `env` and `sets`; errors call it node.yaml.
+fn load(text: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Config, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("node.yaml");
+    fs::write(&file, text).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    Config::load(&file, env, &sets)
+        .map_err(|errors| errors.to_string().replace(&format!("{}/", directory.path().display()), ""))
+}
+
+#[test]
+fn the_founding_example_loads_unchanged() {
+    let config = yaml(FOUNDING_EXAMPLE).unwrap();
+    assert_eq!(config.node_id.as_str(), "coordinator-1");
+    assert!(config.coordinator_mode && config.https_enabled && config.rate_limit_enabled);
+    assert_eq!(config.gossip_interval_max, Duration::from_secs(30));
+    assert_eq!((config.rate_limit_rpc_requests, config.rate_limit_rpc_burst), (200, 40));
+    assert_eq!((config.rate_limit_health_requests, config.rate_limit_health_burst), (600, 100));
+    assert_eq!(config.ssl_ca_cert_file, Path::new("ca_cert.pem"));
+    assert_eq!(config.state_directory, Path::new("data/coordinator"));
+    assert_eq!(config.service_state_file.as_str(), "service_state.json");
+}
+
+#[test]
+fn what_is_not_set_has_its_default() {
+    for text in ["", "# nothing but a comment\n", "port:\nzone: ~\n"] {
+        let config = valid(text);
+        assert_eq!(config.cluster_id, None);
+        assert_eq!(config.port, 8001);
+        assert_eq!(config.bind_address.to_string(), "0.0.0.0");
+        assert!(config.coordinator_addresses.is_empty() && config.advertise_addresses.is_empty());
+        assert_eq!(config.zone, "");
+        assert!(config.labels.as_map().is_empty());
+        assert_eq!((config.peer_connections_max.get(), config.connections_max.get()), (256, 10_000));
+        assert_eq!((config.rate_limit_grpc_requests, config.rate_limit_default_burst), (0, 30));
+        assert_eq!(config.rpc_max_message_bytes, 4 * 1024 * 1024);
+        assert_eq!(config.log_format, LogFormat::Pretty);
+        assert_eq!(config.shutdown_grace, Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn the_table_tells_each_key_and_its_default() {
+    for key in keys() {
+        let line = format!("{}: {}\n", key.name, key.default);
+        let text = if key.name == "node_id" { String::new() } else { line };
+        assert!(yaml(&format!("node_id: n\n{text}")).is_ok(), "{} does not read its default", key.name);
+        assert!(key.doc.ends_with('.') && key.doc.len() > 25 && !key.doc.contains("  "), "{}", key.doc);
+    }
+    let port = keys().iter().find(|key| key.name == "port").unwrap();
+    assert_eq!((port.default, port.expected), ("8001", "a whole number from 0 to 65535"));
+}
+
+#[test]
+fn the_example_files_load_and_list_every_key() {
+    for (name, port, seeds) in [("coordinator", 8001, 0), ("worker", 8002, 1)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../config/{name}.yaml"));
+        let config = Config::load(&path, std::iter::empty(), &[]).unwrap();
+        assert_eq!(config.node_id.as_str(), name);
+        assert_eq!(config.port, port);
+        assert_eq!(config.coordinator_mode, name == "coordinator");
+        assert_eq!(config.coordinator_addresses.len(), seeds);
+        assert_eq!(config.ssl_cert_file, Path::new(&format!("certs/{name}_cert.pem")));
+        assert_eq!(config.ssl_ca_key_file, Path::new("certs/ca_key.pem"));
+
+        let text = fs::read_to_string(&path).unwrap();
+        for key in keys() {
+            let mentions = text
+                .lines()
+                .filter(|line| line.strip_prefix("# ").unwrap_or(line).starts_with(&format!("{}:", key.name)))
+                .count();
+            assert_eq!(mentions, 1, "{name}.yaml lists {} {mentions} times", key.name);
+        }
+        // What is commented out must be valid too, once somebody wants it.
+        let is_key = |line: &str| keys().iter().any(|key| line.starts_with(&format!("{}:", key.name)));
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        yaml(&uncommented).unwrap();
+    }
+}
+
+#[test]
+fn later_sources_win_and_an_empty_value_returns_to_the_default() {
+    let file = "node_id: n\nport: 1\nzone: a\n";
+    let port = |env: &[(&str, &str)], sets: &[&str]| load(file, env, sets).unwrap().port;
+    assert_eq!(port(&[], &[]), 1);
+    assert_eq!(port(&[("P2PNODE_PORT", "2"), ("PORT", "9"), ("P2PNODE", "9")], &[]), 2);
+    assert_eq!(port(&[("P2PNODE_PORT", "2")], &["port=3"]), 3);
+    assert_eq!(port(&[("P2PNODE_PORT", "2")], &["port=3", "port=4"]), 4);
+    assert_eq!(port(&[("P2PNODE_PORT", "2")], &["port="]), 8001);
+    assert_eq!(port(&[("P2PNODE_PORT", "")], &[]), 8001);
+
+    let config = load(
+        file,
+        &[("P2PNODE_COORDINATOR_ADDRESSES", "[a:1, '[::1]:2']")],
+        &["labels={disk: ssd}", "zone=b=c"],
+    )
+    .unwrap();
+    assert_eq!(config.coordinator_addresses[1].to_string(), "[::1]:2");
+    assert_eq!(config.labels.as_map()["disk"], "ssd");
+    assert_eq!(config.zone, "b=c");
+}
+
+#[test]
+fn typed_values_arrive_as_types() {
+    let config = valid(
+        "advertise_addresses: [10.0.0.5, '10.0.0.6:1']
+shutdown_grace: 250ms
+log_format: json
+\
+         ssl_cert_file: /etc/p2p/node_cert.pem
+log_level: info,p2p_node=debug
+bind_address: '::'
+\
+         zone: &zone eu
+labels: {zone: *zone}
+",
+    );
+    let own: Vec<SocketAddr> = config.advertise_addresses.iter().map(|a| a.socket_addr(8001)).collect();
+    assert_eq!(own, ["10.0.0.5:8001".parse().unwrap(), "10.0.0.6:1".parse().unwrap()]);
+    assert_eq!(config.shutdown_grace, Duration::from_millis(250));
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.ssl_ca_cert_file, Path::new("/etc/p2p/ca_cert.pem"));
+    assert_eq!(config.labels.as_map()["zone"], "eu", "aliases work");
+}
+
+#[test]
+fn every_mistake_of_every_source_is_reported_at_once_in_order() {
+    let file = "prot: 1\nport: 1\nport: 2\nzone: 5\n\ngossip_interval_max: 3\nnonsense_of_ours: x\n";
+    let env = [("P2PNODE_PROT", "2"), ("P2PNODE_port", "2"), ("P2PNODE_SSL_VERIFY", "no")];
+    let sets = ["node_id=N", "zon=x", "port", "shutdown_grace=[", "cluster_id=a b"];
+    assert_eq!(
+        load(file, &env, &sets).unwrap_err().lines().collect::<Vec<_>>(),
+        [
+            "node.yaml:1: prot: unknown key, did you mean port?",
+            "node.yaml:3: port: given more than once, first on line 2; keep one of them",
+            "node.yaml:4: zone: found 5 (put it in quotes to make it text), expected text",
+            "node.yaml:6: gossip_interval_max: gossip_interval_current (10s) is above gossip_interval_max (3s), \
+             expected gossip_interval_min <= gossip_interval_current <= gossip_interval_max",
+            "node.yaml:7: nonsense_of_ours: unknown key; `p2pctl config show-defaults` lists the known ones",
+            "P2PNODE_PROT: prot: unknown key, did you mean P2PNODE_PORT?",
+            "P2PNODE_SSL_VERIFY: ssl_verify: found \"no\", expected true or false",
+            "P2PNODE_port: port: unknown key, did you mean P2PNODE_PORT?",
+            "--set: zon: unknown key, did you mean zone?",
+            "--set: port: expected KEY=VALUE",
+            "--set: shutdown_grace: not valid YAML: unclosed bracket '['",
+            "--set: node_id: found \"N\" (it contains 'N'; use lower-case letters, digits, '-', '_' and '.'), \
+             expected a node id such as worker-1",
+            "--set: cluster_id: found \"a b\" (it contains ' '; use lower-case letters, digits, '-', '_' and \
+             '.'), expected a cluster id such as p2p-core",
+        ]
+    );
+}
+
+/// `line => message after the key`.
+const MISFITS: &str = r#"
+port: 65536 => found 65536, expected a whole number from 0 to 65535
+port: '1' => found "1", expected a whole number from 0 to 65535
+port: 1.5 => found 1.5, expected a whole number from 0 to 65535
+port: {a: b} => found a mapping, expected a whole number from 0 to 65535
+connections_max: 0 => found 0, expected a whole number from 1 to 4294967295
+rate_limit_rpc_requests: -1 => found -1, expected a whole number from 0 to 4294967295
+coordinator_mode: yes => found "yes", expected true or false
+coordinator_mode: on => found "on", expected true or false
+coordinator_mode: 1 => found 1, expected true or false
+bind_address: localhost => found "localhost" (invalid IP address syntax), expected an IP address such as 0.0.0.0, 127.0.0.1 or ::
+shutdown_grace: 5 s => found "5 s", expected seconds or a duration such as 250ms, 5s, 2m, 1h or 30d
+shutdown_grace: -5 => found -5, expected seconds or a duration such as 250ms, 5s, 2m, 1h or 30d
+shutdown_grace: 99999d => found "99999d" (a duration is at most 36500d), expected seconds or a duration such as 250ms, 5s, 2m, 1h or 30d
+coordinator_addresses: a:1 => found "a:1", expected a list such as ["10.0.0.5:8001", "coordinator.example:8001"]
+coordinator_addresses: ['a:1', b] => found item 2: "b" (the port is missing), expected a list such as ["10.0.0.5:8001", "coordinator.example:8001"]
+advertise_addresses: [0.0.0.0] => found item 1: "0.0.0.0" (others cannot reach an unspecified address; set the one they should dial, such as 10.0.0.5, or leave advertise_addresses empty to have it found), expected a list such as ["10.0.0.5"] or ["10.0.0.5:8001"]
+labels: [a] => found a list, expected a mapping such as {disk: ssd}
+labels: {a: 1} => found 1 (put it in quotes to make it text), expected a mapping such as {disk: ssd}
+labels: {'a=b': c} => found a mapping (label name "a=b" is not 1 to 63 of letters, digits, '.', '_', '-' and '/'), expected a mapping such as {disk: ssd}
+gossip_state_file: ../g => found "../g" (it may not lead out of state_directory; set that key to move the files), expected a file name without a directory
+gossip_state_file: lock => found "lock" (the node keeps another file of that name), expected a file name without a directory
+ssl_cert_file: '' => found "", expected a path
+log_format: xml => found "xml" (there is no such format), expected pretty or json
+log_level: inof => found "inof", did you mean info?
+log_level: ' ' => found " ", expected error, warn, info, debug, trace, or a filter such as info,p2p_node=debug
+"#;
+
+#[test]
+fn a_value_that_does_not_fit_says_what_would() {
+    for (line, message) in MISFITS.lines().filter_map(|case| case.split_once(" => ")) {
+        let key = line.split(':').next().unwrap();
+        assert_eq!(errors(line), format!("node.yaml:2: {key}: {message}"), "{line}");
+    }
+}
+
+#[test]
+fn too_many_or_too_long_is_refused() {
+    let seeds = "a:1,".repeat(65);
+    assert!(
+        errors(&format!("coordinator_addresses: [{seeds}]")).contains("65 items, at most 64 are allowed")
+    );
+    let labels: String = (0..33).map(|n| format!("l{n}: x, ")).collect();
+    assert!(errors(&format!("labels: {{{labels}}}")).contains("33 labels, at most 32 are allowed"));
+    assert!(errors(&format!("labels: {{a: {}}}", "x".repeat(256))).contains("longer than 255 bytes"));
+    assert!(errors(&format!("zone: {}", "x".repeat(64))).contains("at most 63 bytes"));
+    let shown = errors(&format!("cluster_id: {}", "X".repeat(500)));
+    assert!(shown.len() < 300, "{shown}");
+}
+
+#[test]
+fn rules_between_keys_name_a_key_that_was_set() {
+    for (text, message) in [
+        (
+            "gossip_interval_min: 15",
+            "gossip_interval_min: gossip_interval_min (15s) is above gossip_interval_current (10s), expected \
+             gossip_interval_min <= gossip_interval_current <= gossip_interval_max",
+        ),
+        (
+            "https_enabled: false",
+            "https_enabled: without TLS a node listens on loopback only and bind_address is 0.0.0.0, expected \
+             https_enabled: true or bind_address: \"127.0.0.1\"",
+        ),
+        (
+            "rate_limit_rpc_burst: 0",
+            "rate_limit_rpc_burst: a burst of 0 lets no request through, expected at least 1, or \
+             rate_limit_enabled: false for no limits",
+        ),
+        ("rpc_default_timeout: 0", "rpc_default_timeout: found 0, expected a duration above zero"),
+        ("rpc_max_message_bytes: 1023", "rpc_max_message_bytes: found 1023, expected at least 1024"),
+        (
+            "jwt_blacklist_file: gossip_state.json",
+            "jwt_blacklist_file: jwt_blacklist_file and gossip_state_file name the same file, expected one for each",
+        ),
+    ] {
+        assert_eq!(errors(text), format!("node.yaml:2: {message}"), "{text}");
+    }
+}
+
+#[test]
+fn rules_between_keys_let_through_what_they_should() {
+    valid("https_enabled: false\nbind_address: 127.0.0.1\n");
+    valid("https_enabled: false\nbind_address: '::1'\n");
+    valid("rate_limit_enabled: false\nrate_limit_rpc_burst: 0\n");
+    valid("gossip_interval_min: 3\ngossip_interval_max: 60\n");
+    valid("coordinator_mode: false\ncoordinator_addresses: []\n");
+    valid("shutdown_grace: 0\nport: 0\n");
+    // A rule is not judged by a value that is itself wrong.
+    let lines = errors("gossip_interval_min: x\ngossip_interval_current: 1\n");
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+}
+
+#[test]
+fn a_host_name_that_is_no_node_id_asks_for_one() {
+    let load = |host: &str| {
+        let mut sources = Sources::new("node.yaml".to_owned());
+        sources.add_text("port: 1");
+        Config::from_sources(sources, host)
+    };
+    assert_eq!(load("Web-1.Example").unwrap().node_id.as_str(), "web-1.example");
+    assert_eq!(
+        load("").unwrap_err().to_string(),
+        "node.yaml: node_id: not set, and the host's name \"\" cannot stand in for it (it is empty); set node_id"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_configuration_says_so() {
+    for (text, message) in [
+        ("just text", "node.yaml: expected lines of the form `key: value`"),
+        ("- a\n- b\n", "node.yaml: expected lines of the form `key: value`"),
+        ("5", "node.yaml: expected lines of the form `key: value`"),
+    ] {
+        assert_eq!(yaml(text).unwrap_err().to_string(), message, "{text:?}");
+    }
+    for (text, start) in [
+        ("node_id: n\nport: '1\n", "node.yaml:2: not valid YAML: "),
+        ("node_id: n\nport: [1\n", "node.yaml:"),
+        ("node_id: n\n---\nport: 1\n", "node.yaml:3: not valid YAML: only single YAML document"),
+        ("node_id: n\nlabels: {a: b, a: c}\n", "node.yaml:2: not valid YAML: "),
+        ("node_id: n\nport: !custom 5\n", "node.yaml:2: not valid YAML: "),
+        ("node_id: n\n<<: {port: 1}\n", "node.yaml:2: <<: unknown key"),
+        ("5: x\n", "node.yaml:1: 5: unknown key"),
+    ] {
+        let shown = yaml(text).unwrap_err().to_string();
+        assert!(shown.starts_with(start), "{text:?}: {shown}");
+        assert_eq!(shown.lines().count(), 1, "{text:?}: {shown}");
+    }
+}
+
+#[test]
+fn a_missing_unreadable_or_binary_file_says_so() {
+    let none =
+        Config::load(Path::new("no/such.yaml"), std::iter::empty(), &["prot=1".to_owned()]).unwrap_err();
+    assert_eq!(
+        none.to_string(),
+        "no/such.yaml: cannot be read: No such file or directory (os error 2); name the node's configuration file \
+         with --config\n--set: prot: unknown key, did you mean port?"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let shown = Config::load(directory.path(), std::iter::empty(), &[]).unwrap_err().to_string();
+    assert!(shown.contains("Is a directory"), "{shown}");
+    let binary = directory.path().join("binary");
+    fs::write(&binary, b"port: \xff").unwrap();
+    let shown = Config::load(&binary, std::iter::empty(), &[]).unwrap_err().to_string();
+    assert!(shown.ends_with("not valid YAML: byte 7 is not UTF-8 text"), "{shown}");
+}
+
+#[test]
+fn files_and_aliases_have_a_budget() {
+    let large = "# padding\n".repeat(110_000);
+    let message = "is larger than 1024 KiB; a configuration is not, is this the right file?";
+    assert_eq!(yaml(&large).unwrap_err().to_string(), format!("node.yaml: {message}"));
+    assert_eq!(load(&large, &[], &[]).unwrap_err(), format!("node.yaml: {message}"));
+
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..12 {
+        let previous = format!("*a{}, ", n - 1).repeat(10);
+        bomb.push_str(&format!("a{n}: &a{n} [{previous}]\n"));
+    }
+    for text in [bomb, format!("zone: {}", "[".repeat(1000)), "x: [a, a, a]\n".repeat(20_000)] {
+        let shown = yaml(&text).unwrap_err().to_string();
+        assert!(shown.contains("not valid YAML"), "{}", &shown[..200]);
+        assert_eq!(shown.lines().count(), 1);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "(.|\\n){0,200}") {
+        let shown = yaml(&text).map_err(|errors| errors.to_string());
+        prop_assert!(shown.is_ok() || shown.is_err_and(|message| !message.is_empty()));
+    }
+
+    #[test]
+    fn no_value_of_a_known_key_panics(index in 0..keys().len(), value in ".{0,40}") {
+        let key = keys()[index];
+        for line in [format!("{}: {value}", key.name), format!("{}: {value:?}", key.name)] {
+            if let Err(errors) = yaml(&line) {
+                prop_assert_eq!(errors.to_string().lines().count(), errors.errors.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Events of the engine as log lines.
+
+use p2p_core::gossip::Event;
+use p2p_proto::v1::MemberState;
+
+pub(super) fn log(event: &Event) {
+    match event {
+        Event::Member { node, from, to } => {
+            let from = from.map_or("unknown", MemberState::word);
+            tracing::info!(member = %node, from, to = to.word(), "member changed state");
+        }
+        Event::Refused { from, refusal } => {
+            tracing::warn!(peer.id = %from, error = %refusal, "records refused");
+        }
+        Event::NotGranted { owner, services } => {
+            tracing::warn!(member = %owner, ?services, "services hidden: the owner's certificate does not grant them");
+        }
+        Event::Renewed => {
+            tracing::warn!("others had declared this node down; it has renewed its membership");
+        }
+        Event::EpochRaised { to } => {
+            tracing::warn!(epoch = %to, "the cluster knows a later start of this node; took a higher epoch");
+        }
+        Event::DuplicateNode => tracing::error!(
+            "another live node holds this node's id and certificate; give one of them a certificate of its own"
+        ),
+        Event::Overflow => tracing::error!("gossip queue overflowed; effects were dropped"),
+    }
+}

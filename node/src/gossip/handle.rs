@@ -1,0 +1,130 @@
+//! The handle to a node's gossip, and what it tells the task.
+
+use super::{
+    link::{self, Accepted, Introduction, Link, LinkError},
+    metrics::GossipMetrics,
+};
+use crate::peer::{DialError, PeerConnection};
+use p2p_core::{
+    ClusterId, Epoch, NodeId,
+    gossip::{View, hello},
+    membership::Identity,
+    record::{OwnRecords, Refusal},
+};
+use p2p_proto::v1::{GossipFrame, gossip_message::Kind};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::Streaming;
+
+/// What the task is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    Linked(Link),
+    Dialled { node: NodeId, result: Result<Link, DialFailure> },
+    SeedAnswered(PeerConnection),
+    SeedsDone,
+    Received { peer: NodeId, message: Kind },
+    Unlinked { peer: NodeId, id: u64 },
+    Publish { records: Box<OwnRecords>, done: oneshot::Sender<Result<(), Refusal>> },
+    AnnounceLeaving { done: oneshot::Sender<Result<(), Refusal>> },
+    Leave { done: oneshot::Sender<()> },
+}
+
+#[derive(Debug)]
+pub(super) enum DialFailure {
+    Dial(Arc<DialError>),
+    Link(LinkError),
+}
+
+impl std::fmt::Display for DialFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dial(error) => error.fmt(f),
+            Self::Link(error) => error.fmt(f),
+        }
+    }
+}
+
+/// The handle to a node's gossip.
+#[derive(Clone, Debug)]
+pub struct Gossip {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) own: watch::Receiver<Identity>,
+    pub(super) cluster: ClusterId,
+    pub(super) metrics: GossipMetrics,
+}
+
+impl Gossip {
+    /// The cluster as this node sees it, and its changes.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// Takes a gossip stream that the node `peer` opened.
+    ///
+    /// # Errors
+    ///
+    /// When the two cannot gossip; the error names both sides.
+    pub async fn accept(&self, peer: NodeId, frames: Streaming<GossipFrame>) -> Result<Accepted, LinkError> {
+        let introduction = {
+            let known = self.view.borrow().members.get(&peer).map(|member| member.epoch);
+            introduction(&self.cluster, &self.own.borrow(), known)
+        };
+        let accepted =
+            link::accept(peer, frames, introduction, self.commands.clone(), self.metrics.clone()).await;
+        let (link, answer) = accepted.inspect_err(|error| {
+            tracing::warn!(%error, "gossip stream refused");
+            self.metrics.refused("hello");
+        })?;
+        self.commands.send(Command::Linked(link)).await.map_err(|_| LinkError::Stopped)?;
+        Ok(ReceiverStream::new(answer).map(Ok))
+    }
+
+    /// Publishes what this node is and serves.
+    ///
+    /// # Errors
+    ///
+    /// When the records break a rule that every receiver would refuse them for.
+    pub async fn publish(&self, records: OwnRecords) -> Result<(), Refusal> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Publish { records: Box::new(records), done }).await;
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// Tells the cluster that this node is shutting down.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::publish`].
+    pub async fn announce_leaving(&self) -> Result<(), Refusal> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::AnnounceLeaving { done }).await;
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// Leaves the cluster and ends the task.
+    pub async fn leave(&self) {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Leave { done }).await;
+        if answer.await.is_err() {
+            tracing::debug!("gossip had stopped already");
+        }
+    }
+
+    async fn tell(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("gossip has stopped");
+        }
+    }
+}
+
+pub(super) fn introduction(cluster: &ClusterId, own: &Identity, known: Option<Epoch>) -> Introduction {
+    Introduction { cluster: cluster.clone(), own: own.node.clone(), hello: hello(cluster, own, known) }
+}

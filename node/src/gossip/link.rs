@@ -1,0 +1,193 @@
+//! One gossip stream: a hello each way, then frames both ways until either side ends it.
+
+use super::{
+    handle::Command,
+    metrics::{GossipMetrics, kind_word},
+};
+use crate::peer::PeerConnection;
+use bytes::Bytes;
+use p2p_core::{
+    ClusterId, NodeId,
+    gossip::{self, HelloMismatch, Peer},
+};
+use p2p_proto::v1::{
+    GossipFrame, GossipMessage, Hello, gossip_message::Kind, gossip_service_client::GossipServiceClient,
+};
+use prost::Message as _;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use tokio_stream::{adapters::Map, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+/// Longest wait for the other side's hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Frames that may wait for one peer; more are dropped, and repaired by anti-entropy.
+const QUEUE: usize = 512;
+/// Largest frame taken, in bytes.
+pub(super) const MAX_FRAME: usize = 4 * 1024 * 1024;
+
+/// Why a gossip stream did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The other side is not one to gossip with.
+    #[error(transparent)]
+    Mismatch(#[from] HelloMismatch),
+    /// No hello in time.
+    #[error("{peer} sent no hello within {}s", HELLO_TIMEOUT.as_secs())]
+    NoHello {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The stream failed.
+    #[error("gossip stream to {peer} failed: {status}")]
+    Stream {
+        /// With whom.
+        peer: NodeId,
+        /// How.
+        status: Status,
+    },
+    /// This node's gossip has ended.
+    #[error("this node is shutting down")]
+    Stopped,
+}
+
+impl LinkError {
+    /// As the status that ends an accepted stream.
+    pub fn to_status(&self) -> Status {
+        match self {
+            Self::Mismatch(mismatch) => Status::failed_precondition(mismatch.to_string()),
+            Self::NoHello { .. } => Status::deadline_exceeded(self.to_string()),
+            Self::Stream { status, .. } => status.clone(),
+            Self::Stopped => Status::unavailable(self.to_string()),
+        }
+    }
+}
+
+/// The sending half of a link, and whom it leads to.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: u64,
+    pub(super) peer: Peer,
+    pub(super) frames: mpsc::Sender<GossipFrame>,
+}
+
+/// What the other side of an accepted stream is sent.
+pub type Accepted = Map<ReceiverStream<GossipFrame>, fn(GossipFrame) -> Result<GossipFrame, Status>>;
+
+/// Who this side is, for a hello.
+pub(super) struct Introduction {
+    pub(super) cluster: ClusterId,
+    pub(super) own: NodeId,
+    pub(super) hello: Hello,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A message as it goes on the wire.
+pub(super) fn frame(kind: Kind) -> GossipFrame {
+    GossipFrame { payload: Bytes::from(GossipMessage { kind: Some(kind) }.encode_to_vec()) }
+}
+
+fn hello_of(frame: &GossipFrame) -> Option<Hello> {
+    match gossip::decode(&frame.payload) {
+        Ok(Some(Kind::Hello(hello))) => Some(hello),
+        Ok(Some(Kind::Membership(_) | Kind::States(_) | Kind::Digest(_) | Kind::StatesRequest(_)) | None)
+        | Err(_) => None,
+    }
+}
+
+async fn read_hello(peer: &NodeId, frames: &mut Streaming<GossipFrame>) -> Result<Hello, LinkError> {
+    let no_hello = || LinkError::NoHello { peer: peer.clone() };
+    let first = tokio::time::timeout(HELLO_TIMEOUT, frames.message()).await.map_err(|_elapsed| no_hello())?;
+    let first = first.map_err(|status| LinkError::Stream { peer: peer.clone(), status })?;
+    first.as_ref().and_then(hello_of).ok_or_else(no_hello)
+}
+
+/// Opens a stream over a dialled connection and leaves its frames to `commands`.
+pub(super) async fn open(
+    connection: PeerConnection,
+    introduction: Introduction,
+    commands: mpsc::Sender<Command>,
+    metrics: GossipMetrics,
+) -> Result<Link, LinkError> {
+    let peer = connection.node.clone();
+    let stream_error = |status| LinkError::Stream { peer: peer.clone(), status };
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let hello = frame(Kind::Hello(introduction.hello));
+    if sender.send(hello).await.is_err() {
+        return Err(LinkError::Stopped);
+    }
+    let origin =
+        http::Uri::builder().scheme("https").authority(connection.address.to_string()).path_and_query("/");
+    let origin = origin.build().map_err(|error| stream_error(Status::internal(error.to_string())))?;
+    let mut client =
+        GossipServiceClient::with_origin(connection, origin).max_decoding_message_size(MAX_FRAME);
+    let answer = tokio::time::timeout(HELLO_TIMEOUT, client.exchange(ReceiverStream::new(receiver)))
+        .await
+        .map_err(|_elapsed| LinkError::NoHello { peer: peer.clone() })?;
+    let mut frames = answer.map_err(stream_error)?.into_inner();
+    let hello = read_hello(&peer, &mut frames).await?;
+    let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(read(id, peer, frames, commands, metrics));
+    Ok(Link { id, peer: agreed, frames: sender })
+}
+
+/// Takes a stream that `peer` opened: reads its hello, answers it, and leaves its frames to `commands`.
+pub(super) async fn accept(
+    peer: NodeId,
+    mut frames: Streaming<GossipFrame>,
+    introduction: Introduction,
+    commands: mpsc::Sender<Command>,
+    metrics: GossipMetrics,
+) -> Result<(Link, mpsc::Receiver<GossipFrame>), LinkError> {
+    let hello = read_hello(&peer, &mut frames).await?;
+    let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    if sender.send(frame(Kind::Hello(introduction.hello))).await.is_err() {
+        return Err(LinkError::Stopped);
+    }
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(read(id, peer, frames, commands, metrics));
+    Ok((Link { id, peer: agreed, frames: sender }, receiver))
+}
+
+/// Reads frames until the stream ends. A frame that does not decode ends it: the peer is broken.
+async fn read(
+    id: u64,
+    peer: NodeId,
+    mut frames: Streaming<GossipFrame>,
+    commands: mpsc::Sender<Command>,
+    metrics: GossipMetrics,
+) {
+    loop {
+        let frame = match frames.message().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(status) => {
+                tracing::debug!(peer.id = %peer, error = %status, "gossip stream broke");
+                break;
+            }
+        };
+        match gossip::decode(&frame.payload) {
+            Ok(Some(message)) => {
+                metrics.frame("received", kind_word(&message), frame.payload.len());
+                if commands.send(Command::Received { peer: peer.clone(), message }).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => metrics.frame("received", "unknown", frame.payload.len()),
+            Err(error) => {
+                tracing::warn!(peer.id = %peer, %error, "gossip frame does not decode; ending the stream");
+                metrics.refused("malformed");
+                break;
+            }
+        }
+    }
+    if commands.send(Command::Unlinked { peer, id }).await.is_err() {
+        tracing::debug!("gossip has stopped before its streams");
+    }
+}

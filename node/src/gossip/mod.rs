@@ -1,0 +1,30 @@
+//! The one task that drives `p2p-core`, and the streams that carry its frames.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `handle` | what other parts hold: view, publish, leave, accepted streams |
+//! | `task` | the loop: commands and time in, effects out |
+//! | `link` | one gossip stream: hello, then frames both ways |
+//! | `seeds` | addresses from the configuration, resolved anew at each try |
+//! | `keyring` | signing and verifying for the engine, with this node's identity |
+//! | `events` `metrics` | what is logged and counted |
+//!
+//! ```text
+//! rpc::gossip (accepted streams) ┐                      ┌ watch: View → registry, gateway, rpc
+//! links (dialled streams) ───────┼─ commands → task ────┤
+//! app (publish, leave) ──────────┘     │   ↑            └ frames → links
+//!                                   p2p_core::gossip::Engine
+//! ```
+
+mod events;
+mod handle;
+mod keyring;
+mod link;
+mod metrics;
+mod seeds;
+mod task;
+
+pub use handle::Gossip;
+pub use keyring::NodeKeyring;
+pub use link::{Accepted, LinkError};
+pub use task::{GossipSetup, spawn};

@@ -1,0 +1,63 @@
+//! Who a node is and whom it believes: certificates, the CA, SPIFFE ids, trust and TLS.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`certificate`] | what a certificate says: SPIFFE id, validity, service grant |
+//! | [`grant`] | which services a certificate may provide, and its X.509 extension |
+//! | [`key`] [`pem`] `instant` | private keys, PEM files with limits, how times are printed |
+//! | [`ca`] | issuing: the CA of a cluster and the leaves below it |
+//! | [`files`] `write` | `certs generate`: checks everything, then writes |
+//! | [`mod@inspect`] | `certs inspect` and `certs verify` |
+//! | [`trust`] | roots + cluster id: verifies chains and signed messages |
+//! | [`tls`] [`explain`] | rustls configurations with our verifiers; failed handshakes as sentences |
+//! | [`local`] `error` [`store`] | this node's own identity, loaded and checked; what can be wrong; hot reload |
+//! | [`bootstrap`] | what to do at start when there is no certificate yet |
+//!
+//! Not here: join tokens and enrolment, access tokens, revocations, the signed trust bundle's life cycle.
+//! They build on this module, which imports nothing of this crate.
+//!
+//! Data flows one way: files → [`Identity`] → [`rustls::ServerConfig`] / [`rustls::ClientConfig`] for
+//! connections and [`Trust`] for signed messages. [`IdentityStore`] swaps the whole [`Identity`] at once, so
+//! new handshakes see a renewed certificate and running connections are left alone.
+//!
+//! All cryptography is aws-lc's, handed to rustls explicitly ([`tls::provider`]): no process-wide default is
+//! read or set. The time is an argument wherever we decide by it; only rustls reads a clock by itself.
+
+pub mod bootstrap;
+pub mod ca;
+pub mod certificate;
+mod error;
+pub mod explain;
+pub mod files;
+pub mod grant;
+pub mod inspect;
+mod instant;
+pub mod key;
+pub mod local;
+pub mod pem;
+pub mod store;
+pub mod tls;
+pub mod trust;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use bootstrap::{BootstrapPolicy, Created, ensure};
+pub use ca::{Ca, CaError, Issued, LeafRequest, San, Validity, self_signed};
+pub use certificate::{InvalidCertificate, PeerCertificate};
+pub use error::{IdentityError, Warning, WhichFile};
+
+pub use files::{GenerateError, GenerateRequest, generate};
+pub use inspect::{CertificateInfo, VerifyError, inspect, verify};
+pub use local::{Expected, Identity, IdentityFiles};
+pub use pem::FileError;
+pub use store::{IdentityStore, Reloaded};
+pub use trust::{Trust, TrustError, Usage};
+pub use write::WriteError;
+
+/// The time as this module takes it: whole seconds since 1970.
+pub use rustls_pki_types::UnixTime;
+
+/// The cluster that certificates are made for when neither the caller nor an existing CA names one.
+pub const DEFAULT_CLUSTER_ID: &str = "p2p-core";

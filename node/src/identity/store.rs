@@ -1,0 +1,58 @@
+//! The identity in force, replaced as a whole.
+
+use super::{
+    error::IdentityError,
+    local::{Expected, Identity, IdentityFiles},
+};
+use arc_swap::ArcSwap;
+use rustls_pki_types::UnixTime;
+use std::sync::Arc;
+
+/// What a reload did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The files say what is in force already; TLS sessions stay resumable.
+    Unchanged,
+    /// New handshakes and signatures use the new identity. Running connections are left alone.
+    Replaced,
+}
+
+/// This node's [`Identity`], which changes while it runs.
+///
+/// Take [`current`](Self::current) anew for each handshake or signature; what was taken stays whole.
+#[derive(Debug)]
+pub struct IdentityStore {
+    current: ArcSwap<Identity>,
+    files: IdentityFiles,
+    expected: Expected,
+}
+
+impl IdentityStore {
+    /// Loads the identity; fails as [`Identity::load`] does.
+    pub fn load(files: IdentityFiles, expected: Expected, now: UnixTime) -> Result<Self, IdentityError> {
+        let identity = Identity::load(&files, &expected, now)?;
+        // A running node cannot move to another cluster.
+        let expected = Expected { cluster_id: Some(identity.cluster_id().clone()), ..expected };
+        Ok(Self { current: ArcSwap::from_pointee(identity), files, expected })
+    }
+
+    /// The identity in force.
+    pub fn current(&self) -> Arc<Identity> {
+        self.current.load_full()
+    }
+
+    /// Where it is read from.
+    pub fn files(&self) -> &IdentityFiles {
+        &self.files
+    }
+
+    /// Reads and checks the files anew. All or nothing: on error the identity in force stays.
+    pub fn reload(&self, now: UnixTime) -> Result<Reloaded, IdentityError> {
+        let fresh = Identity::load(&self.files, &self.expected, now)?;
+        if fresh.is_same_as(&self.current.load()) {
+            return Ok(Reloaded::Unchanged);
+        }
+        self.current.store(Arc::new(fresh));
+        Ok(Reloaded::Replaced)
+    }
+}

@@ -1,0 +1,37 @@
+//! The daemon of P2P Core as a library: one TLS port that gossips, serves and routes.
+//!
+//! Modules, highest first; each may use those below it and none beside it (`tests/imports.rs` holds it):
+//!
+//! | line | modules |
+//! |---|---|
+//! | [`app`] | builds every part and wires them; the only one that knows them all |
+//! | [`server`] | listener, TLS handshake, mux (gRPC or HTTP), the stack |
+//! | [`gateway`] | HTTP endpoints, which show what the gRPC services show |
+//! | [`rpc`] | gRPC services |
+//! | [`router`] [`gossip`] | where a call goes; the one task that drives `p2p-core` |
+//! | [`registry`] | THE method registry |
+//! | [`limit`] [`schema`] [`peer`] | rate limits; descriptors and JSON; connections to other nodes |
+//! | [`auth`] | evidence and policy |
+//! | [`identity`] | certificates, CA, trust, hot reload |
+//! | [`telemetry`] [`persist`] | logs and metrics; state on disk |
+//! | [`error`] [`shutdown`] [`config`] | faults and their answers; the stop signal; configuration |
+//!
+//! A request's life is one file: [`server::stack`].
+
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod error;
+pub mod gateway;
+pub mod gossip;
+pub mod identity;
+pub mod limit;
+pub mod peer;
+pub mod persist;
+pub mod registry;
+pub mod router;
+pub mod rpc;
+pub mod schema;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;

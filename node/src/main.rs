@@ -1,0 +1,53 @@
+//! The daemon.
+
+use clap::Parser;
+use p2p_node::{
+    app::{self, EXIT_CONFIG},
+    config::Config,
+};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+/// A node of a P2P Core cluster: gossip, RPC routing and an HTTP gateway on one TLS port.
+///
+/// Configuration comes from FILE; P2PNODE_<KEY> in the environment overrides it, and --set overrides both.
+/// SIGTERM and SIGINT shut down gracefully, a second one at once; SIGHUP reloads the certificates.
+#[derive(Debug, Parser)]
+#[command(
+    name = "p2p-node",
+    version,
+    after_help = "Examples:\n  \
+        p2p-node --config config/coordinator.yaml\n  \
+        p2p-node --config config/worker.yaml --set port=8003 --set node_id=worker-2\n  \
+        P2PNODE_LOG_LEVEL=debug p2p-node --config config/worker.yaml\n  \
+        p2p-node --config config/worker.yaml --check\n\n\
+        Exit codes: 0 stopped as asked, 1 failure, 2 usage, 78 bad configuration"
+)]
+struct Arguments {
+    /// The YAML configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Override one key; VALUE is YAML, an empty one returns the key to its default
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// Check the configuration and exit
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match Config::load(&arguments.config, std::env::vars(), &arguments.sets) {
+        Err(errors) => {
+            // A closed stderr leaves nobody to tell; the exit code still does.
+            writeln!(std::io::stderr(), "{errors}").ok();
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Ok(_) if arguments.check => {
+            writeln!(std::io::stdout(), "{}: the configuration is valid", arguments.config.display()).ok();
+            ExitCode::SUCCESS
+        }
+        Ok(config) => app::run(config),
+    }
+}

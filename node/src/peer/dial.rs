@@ -1,0 +1,203 @@
+//! One connection to another node.
+
+use crate::identity::{PeerCertificate, explain};
+use http::{Request, Response, Uri, uri};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use p2p_core::NodeId;
+use rustls_pki_types::ServerName;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::body::Body;
+
+/// Window of one stream, in bytes.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+/// Window of a connection, in bytes.
+pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Pause between HTTP/2 pings on a connection; a peer that vanished without a word is noticed after it.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Why there is no connection. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Nothing listens there.
+    #[error("{address} refuses connections; is the node running there?")]
+    Refused {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// No answer in time.
+    #[error("{address} did not answer within {}s; is a firewall between?", super::DIAL_TIMEOUT.as_secs())]
+    Timeout {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The network failed.
+    #[error("{address} cannot be reached: {error}")]
+    Network {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// No TLS connection that both sides accept.
+    #[error("{address}: {why}")]
+    Tls {
+        /// Where.
+        address: SocketAddr,
+        /// Which side refused what.
+        why: String,
+    },
+    /// Somebody else answered.
+    #[error("{address} is {found}, expected {expected}")]
+    OtherNode {
+        /// Where.
+        address: SocketAddr,
+        /// Who was expected.
+        expected: NodeId,
+        /// Who answered.
+        found: NodeId,
+    },
+}
+
+impl DialError {
+    /// A word for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Timeout { .. } => "timeout",
+            Self::Network { .. } => "network",
+            Self::Tls { .. } => "tls",
+            Self::OtherNode { .. } => "other_node",
+        }
+    }
+}
+
+/// An open connection to a node. Clones share it; each call is a stream of its own.
+#[derive(Clone, Debug)]
+pub struct PeerConnection {
+    /// Who answered, as its certificate proves.
+    pub node: NodeId,
+    /// Where.
+    pub address: SocketAddr,
+    sender: http2::SendRequest<Body>,
+    authority: uri::Authority,
+}
+
+/// A call that could not be sent, or broke.
+#[derive(Debug)]
+pub enum SendError {
+    /// It never left: the request is whole and may go elsewhere.
+    Unsent(Box<Request<Body>>),
+    /// It may have been processed.
+    Broken(hyper::Error),
+}
+
+impl PeerConnection {
+    /// Refuses the connection if another node than `node` answered.
+    pub(super) fn expect(self, node: &NodeId) -> Result<Self, DialError> {
+        if self.node == *node {
+            return Ok(self);
+        }
+        Err(DialError::OtherNode { address: self.address, expected: node.clone(), found: self.node })
+    }
+
+    pub(super) fn is_usable_at(&self, address: SocketAddr) -> bool {
+        self.address == address && !self.sender.is_closed()
+    }
+
+    /// Sends a request whose URI needs no more than a path.
+    pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(uri::Scheme::HTTPS);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        *request.version_mut() = http::Version::HTTP_2;
+        if self.sender.ready().await.is_err() {
+            return Err(SendError::Unsent(Box::new(request)));
+        }
+        self.sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
+            Some(request) => SendError::Unsent(Box::new(request)),
+            None => SendError::Broken(error.into_error()),
+        })
+    }
+}
+
+/// So that tonic's generated clients work over the connection.
+impl tower::Service<Request<Body>> for PeerConnection {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.sender.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.sender.send_request(request))
+    }
+}
+
+/// Connects to `address` and finds out which node answers.
+pub async fn dial(
+    address: SocketAddr,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<PeerConnection, DialError> {
+    let network = |error: io::Error| match error.kind() == io::ErrorKind::ConnectionRefused {
+        true => DialError::Refused { address },
+        false => DialError::Network { address, error },
+    };
+    let tcp = TcpStream::connect(address).await.map_err(network)?;
+    tcp.set_nodelay(true).map_err(network)?;
+    let tls_error = |why: String| DialError::Tls { address, why };
+    // The verifier looks at the SPIFFE id; the name is only what SNI would carry.
+    let name = ServerName::IpAddress(address.ip().into());
+    let tls = TlsConnector::from(config)
+        .connect(name, tcp)
+        .await
+        .map_err(|error| tls_error(explain::handshake(&error)))?;
+    let leaf = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| tls_error("the peer presented no certificate".to_owned()))?;
+    let certificate = PeerCertificate::parse(leaf).map_err(|error| tls_error(error.to_string()))?;
+    let node = certificate.spiffe.node().cloned();
+    let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(tls))
+        .await
+        .map_err(|error| tls_error(error_chain(&error)))?;
+    let authority = address.to_string().parse().map_err(|_| tls_error("no authority".to_owned()))?;
+    let closed_node = node.clone();
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(peer.id = %closed_node, error = error_chain(&error), "peer connection ended");
+        }
+    });
+    Ok(PeerConnection { node, address, sender, authority })
+}
+
+/// An error and its causes in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,173 @@
+//! Connections to other nodes: dialling, proving who answered, and the pool that all calls share.
+//!
+//! One HTTP/2 connection per peer carries gossip and passthrough calls alike (more measurably cost CPU).
+//! It is dialled when first needed, by one dialler at a time, within [`DIAL_TIMEOUT`], and kept until it
+//! breaks or more than `peer_connections_max` are open; then the one unused for longest is let go.
+
+mod dial;
+
+pub use dial::{CONNECTION_WINDOW, DialError, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain};
+
+use crate::{identity::IdentityStore, telemetry::Metrics};
+use p2p_core::NodeId;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Longest a dial may take: TCP, TLS and the HTTP/2 preface.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DialLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Held while dialling, so that one dial serves all who wait.
+    state: tokio::sync::Mutex<SlotState>,
+    last_used: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    connection: Option<PeerConnection>,
+    /// The last dial that failed, and when: those who waited for it share its error.
+    failure: Option<(Instant, Arc<DialError>)>,
+}
+
+impl SlotState {
+    fn usable_at(&self, address: SocketAddr) -> Option<PeerConnection> {
+        self.connection.as_ref().filter(|open| open.is_usable_at(address)).cloned()
+    }
+}
+
+/// Open connections to other nodes.
+#[derive(Debug)]
+pub struct PeerPool {
+    identity: Arc<IdentityStore>,
+    limit: usize,
+    clock: AtomicU64,
+    slots: Mutex<HashMap<NodeId, Arc<Slot>>>,
+    open: Gauge,
+    dials: Family<DialLabels, Counter>,
+}
+
+impl PeerPool {
+    /// An empty pool that keeps at most `limit` peers.
+    pub fn new(identity: Arc<IdentityStore>, limit: usize, metrics: &Metrics) -> Self {
+        let open = Gauge::default();
+        let dials = Family::default();
+        metrics.register(|registry| {
+            registry.register("peer_connections", "Peers with a connection from this node", open.clone());
+            registry.register("peer_dials", "Dials of other nodes by result", dials.clone());
+        });
+        Self { identity, limit, clock: AtomicU64::new(0), slots: Mutex::default(), open, dials }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection to `node`, dialled at `address` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When nobody answers there, or somebody else than `node` does. Nothing was sent then.
+    pub async fn get(&self, node: &NodeId, address: SocketAddr) -> Result<PeerConnection, Arc<DialError>> {
+        let asked = Instant::now();
+        let slot = self.slot(node);
+        let mut state = slot.state.lock().await;
+        if let Some(open) = state.usable_at(address) {
+            return Ok(open);
+        }
+        if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(error.clone());
+        }
+        state.connection = None;
+        // Boxed, so that calls over an open connection do not carry a TLS handshake's room.
+        match Box::pin(self.dial(address)).await.and_then(|dialled| dialled.expect(node)) {
+            Ok(dialled) => {
+                state.connection = Some(dialled.clone());
+                Ok(dialled)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                state.failure = Some((Instant::now(), error.clone()));
+                drop(state);
+                self.forget(node, &slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Dials an address of which only the address is known, such as a seed's. Who answered is in the
+    /// connection, which joins the pool.
+    pub async fn get_any(&self, address: SocketAddr) -> Result<PeerConnection, DialError> {
+        let dialled = self.dial(address).await?;
+        if dialled.node == self.identity.current().spiffe().name {
+            return Ok(dialled);
+        }
+        let slot = self.slot(&dialled.node);
+        let mut state = slot.state.lock().await;
+        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address)) {
+            return Ok(open.clone());
+        }
+        state.connection = Some(dialled.clone());
+        Ok(dialled)
+    }
+
+    /// Lets go of every connection; those in use close when their calls end.
+    pub fn close(&self) {
+        self.slots().clear();
+        self.open.set(0);
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<PeerConnection, DialError> {
+        let config = self.identity.current().peer_client_config();
+        let result = match tokio::time::timeout(DIAL_TIMEOUT, dial(address, config)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(DialError::Timeout { address }),
+        };
+        let word = result.as_ref().map_or_else(DialError::word, |_| "ok");
+        self.dials.get_or_create(&DialLabels { result: word }).inc();
+        result
+    }
+
+    /// The slot of a node; the one unused for longest makes room.
+    fn slot(&self, node: &NodeId) -> Arc<Slot> {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut slots = self.slots();
+        if !slots.contains_key(node) && slots.len() >= self.limit {
+            let oldest = slots.iter().min_by_key(|(_, slot)| slot.last_used.load(Ordering::Relaxed));
+            if let Some(oldest) = oldest.map(|(node, _)| node.clone()) {
+                slots.remove(&oldest);
+            }
+        }
+        let slot = slots.entry(node.clone()).or_default().clone();
+        slot.last_used.store(now, Ordering::Relaxed);
+        self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
+        slot
+    }
+
+    /// Drops the slot of a failed dial, unless somebody has used it since.
+    fn forget(&self, node: &NodeId, slot: &Arc<Slot>) {
+        let mut slots = self.slots();
+        let ours = slots.get(node).is_some_and(|kept| Arc::ptr_eq(kept, slot));
+        // Two: the map's and ours. Anybody waiting for the dial holds a third.
+        if ours && Arc::strong_count(slot) <= 2 {
+            slots.remove(node);
+        }
+        self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,29 @@
+//! What survives a restart: files that are whole or absent, in a directory that one process owns.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`directory`] | [`StateDirectory`]: creation, the lock, durable writes |
+//! | [`file`](mod@file) | [`StateFile`]: one versioned JSON file that keeps the fields it does not know |
+//! | [`epoch`] | [`EpochFile`]: the number that rises at each start |
+//!
+//! ```text
+//! save:  T → JSON → .<name>.tmp (0600) → fsync → rename to <name> → fsync of the directory
+//! load:  <name> → T, or <name>.corrupt-<time> when it cannot be one
+//! ```
+//!
+//! Every call here blocks on the disk: call from a blocking thread, not from an async task. What is kept,
+//! and when it is saved, is for the owners of the state to say.
+
+pub mod directory;
+pub mod epoch;
+mod error;
+pub mod file;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    directory::StateDirectory,
+    epoch::EpochFile,
+    error::PersistError,
+    file::{Loaded, MAX_FILE_LEN, StateFile},
+};

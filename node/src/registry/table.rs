@@ -1,0 +1,323 @@
+//! One immutable state of the registry.
+
+use super::{Handler, LocalService};
+use crate::{auth::Access, limit::RateClass};
+use p2p_core::{
+    MethodPath, NodeId, ServiceName,
+    gossip::{MemberView, View},
+    method::{Idempotency, MethodInfo, StreamingKind},
+};
+use p2p_proto::v1::{MethodInfo as MethodRow, ServiceState};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry as MetricsRegistry, Unit},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
+use tonic::Code;
+
+/// A node that provides methods, with what the balancer counts of it.
+#[derive(Debug)]
+pub struct Provider {
+    /// Which node.
+    pub node: NodeId,
+    /// Where it accepts connections.
+    pub address: SocketAddr,
+    /// Calls from here that it has not answered yet.
+    pub in_flight: AtomicUsize,
+}
+
+/// One method that this node can serve or route.
+#[derive(Debug)]
+pub struct Method {
+    /// Path, streaming kind and idempotency.
+    pub info: MethodInfo,
+    /// Class of rate limit.
+    pub class: RateClass,
+    /// Who may call it.
+    pub access: Access,
+    /// What serves it here, if this node provides it.
+    pub local: Option<LocalHandler>,
+    /// Other nodes that provide it now, by node id.
+    pub providers: Vec<Arc<Provider>>,
+    /// SHA-256 of the descriptors that its first provider publishes, if it is not local.
+    pub descriptor_digest: Option<[u8; 32]>,
+    /// Its counters.
+    pub metrics: MethodMetrics,
+}
+
+/// A handler, shown as such in debug output.
+#[derive(Clone)]
+pub struct LocalHandler(pub Handler);
+
+impl std::fmt::Debug for LocalHandler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LocalHandler")
+    }
+}
+
+impl Method {
+    /// As a row of `RegistryService.ListMethods`, seen from `node`.
+    pub fn row(&self, node: &NodeId) -> MethodRow {
+        let mut providers: Vec<String> = self.providers.iter().map(|p| p.node.to_string()).collect();
+        providers.extend(self.local.is_some().then(|| node.to_string()));
+        providers.sort();
+        MethodRow {
+            path: self.info.path.to_string(),
+            streaming: self.info.streaming.into(),
+            idempotency: self.info.idempotency.into(),
+            rate_class: self.class.word().to_owned(),
+            providers,
+        }
+    }
+}
+
+/// The class of a gRPC service's methods.
+fn rate_class(service: &str) -> RateClass {
+    match service {
+        "p2p.v1.RpcService" => RateClass::Rpc,
+        "grpc.health.v1.Health" => RateClass::Health,
+        other if other.starts_with("p2p.") || other.starts_with("grpc.") => RateClass::Default,
+        _ => RateClass::Grpc,
+    }
+}
+
+/// All methods and providers at one moment.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Methods by wire path.
+    pub methods: HashMap<Box<str>, Arc<Method>>,
+    /// Every other node that may be given calls.
+    pub nodes: HashMap<NodeId, Arc<Provider>>,
+}
+
+impl Table {
+    pub(super) fn build(
+        node: &NodeId,
+        local: &BTreeMap<ServiceName, LocalService>,
+        view: &View,
+        before: &Table,
+        metrics: &RequestMetrics,
+    ) -> Self {
+        let mut nodes = HashMap::new();
+        for (id, member) in view.members.iter().filter(|(id, member)| *id != node && member.serves()) {
+            if let Some(address) = member.address {
+                nodes.insert(id.clone(), provider(id, address, before));
+            }
+        }
+        let mut table = Self { methods: HashMap::new(), nodes };
+        table.add_local(local, metrics);
+        let remote = || view.members.iter().filter(|(id, _)| *id != node);
+        for (id, member) in remote() {
+            if let Some(provider) = table.nodes.get(id).cloned() {
+                table.add_remote(Some(&provider), member, metrics);
+            }
+        }
+        // Last, so that what the living publish decides: a method whose every provider is gone stays known,
+        // and its callers hear that nobody provides it now.
+        for (_, member) in remote().filter(|(id, _)| !table.nodes.contains_key(*id)).collect::<Vec<_>>() {
+            table.add_remote(None, member, metrics);
+        }
+        table
+    }
+
+    /// Every node provides the built-in services for itself: other nodes' are reached by naming the node.
+    fn add_local(&mut self, local: &BTreeMap<ServiceName, LocalService>, metrics: &RequestMetrics) {
+        let mut everywhere: Vec<_> = self.nodes.values().cloned().collect();
+        everywhere.sort_by(|a, b| a.node.cmp(&b.node));
+        for service in local.values() {
+            let built_in = service.name.is_reserved();
+            for info in &service.methods {
+                let method = Method {
+                    info: info.clone(),
+                    class: rate_class(service.name.as_str()),
+                    access: service.access,
+                    local: Some(LocalHandler(service.handler.clone())),
+                    providers: if built_in { everywhere.clone() } else { Vec::new() },
+                    descriptor_digest: None,
+                    metrics: metrics.of(&info.path),
+                };
+                self.methods.insert(info.path.as_wire().into(), Arc::new(method));
+            }
+        }
+    }
+
+    /// Adds what a member publishes; without a `provider` only that the methods exist.
+    fn add_remote(
+        &mut self,
+        provider: Option<&Arc<Provider>>,
+        member: &MemberView,
+        metrics: &RequestMetrics,
+    ) {
+        let serving = |state| state == i32::from(ServiceState::Serving);
+        for (name, service) in member.records.services.iter().filter(|(_, service)| serving(service.state)) {
+            for method in &service.methods {
+                let Ok(path) = MethodPath::new(name, &method.name) else { continue };
+                let info = MethodInfo {
+                    streaming: StreamingKind::try_from(method.streaming)
+                        .unwrap_or(StreamingKind::Unspecified),
+                    idempotency: Idempotency::try_from(method.idempotency).unwrap_or(Idempotency::Unknown),
+                    path,
+                };
+                self.add_provider(info, provider, &service.descriptor_digest, metrics);
+            }
+        }
+    }
+
+    /// A provider whose method streams otherwise than the known one is left out: one of them is wrong, and a
+    /// call could only break at it.
+    fn add_provider(
+        &mut self,
+        info: MethodInfo,
+        provider: Option<&Arc<Provider>>,
+        digest: &[u8],
+        metrics: &RequestMetrics,
+    ) {
+        let path: Box<str> = info.path.as_wire().into();
+        let entry = self.methods.entry(path).or_insert_with(|| {
+            Arc::new(Method {
+                class: rate_class(info.path.service()),
+                access: Access::Authenticated,
+                local: None,
+                providers: Vec::new(),
+                descriptor_digest: digest.try_into().ok(),
+                metrics: metrics.of(&info.path),
+                info: info.clone(),
+            })
+        });
+        let Some(provider) = provider else { return };
+        if entry.info.streaming != info.streaming {
+            tracing::warn!(
+                method = %info.path,
+                provider = %provider.node,
+                theirs = info.streaming.word(),
+                known = entry.info.streaming.word(),
+                "provider left out: its method streams otherwise than the known one"
+            );
+            return;
+        }
+        if let Some(method) = Arc::get_mut(entry) {
+            method.providers.push(provider.clone());
+        }
+    }
+}
+
+/// The provider, with its counts kept while it stays at one address.
+fn provider(node: &NodeId, address: SocketAddr, before: &Table) -> Arc<Provider> {
+    match before.nodes.get(node) {
+        Some(known) if known.address == address => known.clone(),
+        Some(_) | None => Arc::new(Provider { node: node.clone(), address, in_flight: AtomicUsize::new(0) }),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MethodLabels {
+    method: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RequestLabels {
+    method: String,
+    code: &'static str,
+}
+
+/// Requests of the whole node. Label values come from the registry and the gRPC codes only.
+#[derive(Clone, Debug)]
+pub(super) struct RequestMetrics {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<MethodLabels, Histogram, fn() -> Histogram>,
+    in_flight: Gauge,
+    pub(super) unknown: Counter,
+}
+
+/// Counters of one method, looked up once. They outlive tables: the same method gets the same ones again.
+#[derive(Clone, Debug)]
+pub struct MethodMetrics {
+    family: Family<RequestLabels, Counter>,
+    method: Arc<str>,
+    ok: Counter,
+    duration: Histogram,
+    /// Requests being served, of all methods.
+    pub in_flight: Gauge,
+}
+
+impl MethodMetrics {
+    /// Counts one finished request.
+    pub fn finished(&self, code: Code, seconds: f64) {
+        if code == Code::Ok {
+            self.ok.inc();
+        } else {
+            let labels = RequestLabels { method: self.method.to_string(), code: code_word(code) };
+            self.family.get_or_create(&labels).inc();
+        }
+        self.duration.observe(seconds);
+    }
+}
+
+fn new_histogram() -> Histogram {
+    Histogram::new([0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])
+}
+
+impl RequestMetrics {
+    pub(super) fn register(registry: &mut MetricsRegistry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(new_histogram),
+            in_flight: Gauge::default(),
+            unknown: Counter::default(),
+        };
+        registry.register("requests", "Requests by method and gRPC code", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a request's head to the end of its answer",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        registry.register("requests_in_flight", "Requests being served", metrics.in_flight.clone());
+        registry.register(
+            "requests_unknown_method",
+            "Requests for methods that no node provides",
+            metrics.unknown.clone(),
+        );
+        metrics
+    }
+
+    fn of(&self, path: &MethodPath) -> MethodMetrics {
+        let method = path.as_str();
+        let ok = RequestLabels { method: method.to_owned(), code: code_word(Code::Ok) };
+        MethodMetrics {
+            family: self.requests.clone(),
+            method: method.into(),
+            ok: self.requests.get_or_create_owned(&ok),
+            duration: self.durations.get_or_create_owned(&MethodLabels { method: method.to_owned() }),
+            in_flight: self.in_flight.clone(),
+        }
+    }
+}
+
+/// The name of a gRPC code as the specification writes it.
+pub fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

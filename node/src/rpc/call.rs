@@ -1,0 +1,66 @@
+//! `p2p.v1.RpcService`: calls to any unary method by name.
+
+use super::{Parts, caller};
+use crate::{
+    error::{Fault, Reason},
+    router::UnaryCall,
+};
+use bytes::Bytes;
+use p2p_core::{MethodPath, NodeId};
+use p2p_proto::v1::{
+    CallError, CallRequest, CallResponse, call_request::Payload, call_response::Result as CallResult,
+    rpc_service_server::RpcService,
+};
+use tonic::{Request, Response, Status};
+
+#[derive(Debug)]
+pub(super) struct CallService(pub(super) Parts);
+
+#[tonic::async_trait]
+impl RpcService for CallService {
+    async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
+        self.call_method(request).await.map(Response::new).map_err(|fault| fault.to_status())
+    }
+}
+
+impl CallService {
+    async fn call_method(&self, request: Request<CallRequest>) -> Result<CallResponse, Fault> {
+        let caller = caller(request.extensions())?;
+        let headers = request.metadata().clone().into_headers();
+        let CallRequest { method, node, payload } = request.into_inner();
+        let invalid = |what: String| Fault::new(Reason::InvalidArgument, what);
+        let path: MethodPath = method.parse().map_err(|error| invalid(format!("{method:?}: {error}")))?;
+        let target: Option<NodeId> = match node.as_str() {
+            "" => None,
+            id => Some(id.parse().map_err(|error| invalid(format!("node {id:?}: {error}")))?),
+        };
+        let router = &self.0.router;
+        let method = router.registry().resolve(path.as_wire())?;
+        let deadline = router.deadline(&method, &headers);
+        let call = UnaryCall { method: &method, caller: &caller, target: target.as_ref(), deadline };
+        let (node, result) = match payload {
+            Some(Payload::Binary(message)) => {
+                let answer = router.call(call, &message).await?;
+                (answer.node, answer.result.map(CallResult::Binary))
+            }
+            Some(Payload::Json(json)) => {
+                let (node, result) = router.call_json(call, &json).await?;
+                (node, result.map(CallResult::Json))
+            }
+            None => {
+                let (node, result) = router.call_json(call, "{}").await?;
+                (node, result.map(CallResult::Json))
+            }
+        };
+        let result = result.unwrap_or_else(|status| CallResult::Error(error(&status)));
+        Ok(CallResponse { result: Some(result), node: node.to_string() })
+    }
+}
+
+fn error(status: &Status) -> CallError {
+    CallError {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Bytes::copy_from_slice(status.details()),
+    }
+}

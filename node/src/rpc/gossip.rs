@@ -1,0 +1,22 @@
+//! `p2p.v1.GossipService`: hands accepted streams to gossip.
+
+use super::caller;
+use crate::gossip::{Accepted, Gossip};
+use p2p_proto::v1::{GossipFrame, gossip_service_server::GossipService};
+use tonic::{Request, Response, Status, Streaming};
+
+#[derive(Debug)]
+pub(super) struct GossipFrames(pub(super) Gossip);
+
+#[tonic::async_trait]
+impl GossipService for GossipFrames {
+    type ExchangeStream = Accepted;
+
+    async fn exchange(&self, request: Request<Streaming<GossipFrame>>) -> Result<Response<Accepted>, Status> {
+        let caller = caller(request.extensions())?;
+        let peer = caller.connection.principal.node().cloned();
+        let peer = peer.ok_or_else(|| Status::permission_denied("gossip takes a node's own certificate"))?;
+        let accepted = self.0.accept(peer, request.into_inner()).await;
+        accepted.map(Response::new).map_err(|error| error.to_status())
+    }
+}

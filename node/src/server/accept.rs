@@ -1,0 +1,220 @@
+//! One connection's life.
+
+use super::{Security, Server, preface::PrefaceDeadline};
+use crate::{
+    auth::Connection,
+    identity::{PeerCertificate, explain},
+    peer::{CONNECTION_WINDOW, STREAM_WINDOW},
+    shutdown::{Phase, ShutdownWatch},
+};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use p2p_core::{Principal, Role};
+use rustls_pki_types::UnixTime;
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// Calls in flight that one connection may have.
+const STREAMS_MAX: u32 = 1024;
+/// Largest head of a request, in bytes.
+const HEADERS_MAX: u32 = 64 * 1024;
+/// Pause between HTTP/2 pings; a client that vanished is noticed after it.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Longest wait for a client of plain HTTP to read its answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// First byte of every TLS handshake (RFC 8446 § 5.1, content type 22).
+const TLS_HANDSHAKE: u8 = 22;
+
+const PLAIN_HTTP_ANSWER: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
+    content-length: 50\r\n\r\nthis port speaks TLS; use https:// in the address\n";
+
+/// Why a connection ended before its first request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("no TLS handshake in time")]
+    Timeout,
+    #[error("no HTTP request in time")]
+    Preface,
+    #[error("plain HTTP on the TLS port")]
+    PlainHttp,
+    #[error("neither TLS nor HTTP")]
+    Garbage,
+    #[error("{0}")]
+    Handshake(String),
+    #[error("{0}")]
+    Certificate(String),
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Refusal {
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Preface => "preface",
+            Self::PlainHttp => "plain_http",
+            Self::Garbage => "garbage",
+            Self::Handshake(_) => "handshake",
+            Self::Certificate(_) => "certificate",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
+/// Serves one connection from its first byte to its last.
+pub(super) async fn serve(
+    server: &Arc<Server>,
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    shutdown: ShutdownWatch,
+) -> Result<(), Refusal> {
+    tcp.set_nodelay(true)?;
+    match &server.security {
+        Security::Plain(principal) => {
+            let connection = Connection::new(peer.ip(), principal.clone());
+            // Without TLS there is no ALPN; the first bytes tell HTTP/2 from HTTP/1.1.
+            let mut first = [0; 3];
+            let wait = tokio::time::timeout(server.limits.preface, tcp.peek(&mut first));
+            let read = wait.await.map_err(|_elapsed| Refusal::Timeout)??;
+            let http2 = first[..read] == *b"PRI";
+            speak_http(server, tcp, http2, connection, shutdown).await
+        }
+        Security::Tls(identity) => {
+            let acceptor = TlsAcceptor::from(identity.current().server_config());
+            let handshake = tokio::time::timeout(server.limits.handshake, async {
+                expect_tls(&mut tcp).await?;
+                let accepted = acceptor.accept(tcp).await;
+                accepted.map_err(|error| Refusal::Handshake(explain::handshake(&error)))
+            });
+            let tls = handshake.await.map_err(|_elapsed| Refusal::Timeout)??;
+            let connection = Connection::new(peer.ip(), principal_of(&tls)?);
+            let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+            speak_http(server, tls, http2, connection, shutdown).await
+        }
+    }
+}
+
+/// Tells plain HTTP that this is a TLS port, in words that its sender will see.
+async fn expect_tls(tcp: &mut TcpStream) -> Result<(), Refusal> {
+    let mut first = [0; 1];
+    if tcp.peek(&mut first).await? == 0 {
+        return Err(Refusal::Io(io::ErrorKind::UnexpectedEof.into()));
+    }
+    match first[0] {
+        TLS_HANDSHAKE => Ok(()),
+        byte if byte.is_ascii_uppercase() => {
+            tcp.write_all(PLAIN_HTTP_ANSWER).await?;
+            tcp.shutdown().await?;
+            linger(tcp).await;
+            Err(Refusal::PlainHttp)
+        }
+        _ => Err(Refusal::Garbage),
+    }
+}
+
+/// Reads what the client still sends: closing before would reset the connection, and could take the answer
+/// with it (RFC 9112 § 9.6). The deadline of the handshake bounds it, too.
+async fn linger(tcp: &mut TcpStream) {
+    let mut rest = [0; 4096];
+    let drained = async { while tcp.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+    if tokio::time::timeout(LINGER, drained).await.is_err() {
+        tracing::debug!("a client of plain HTTP keeps sending; closing");
+    }
+}
+
+/// Whom the client's certificate names. The chain was verified at the handshake; a resumed session was not
+/// verified again, so the time is looked at here.
+fn principal_of(tls: &TlsStream<TcpStream>) -> Result<Principal, Refusal> {
+    let Some(leaf) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
+        return Ok(Principal::Anonymous);
+    };
+    let certificate =
+        PeerCertificate::parse(leaf).map_err(|error| Refusal::Certificate(error.to_string()))?;
+    if !certificate.is_in_time(UnixTime::now()) {
+        return Err(Refusal::Certificate(format!(
+            "the certificate of {} is not in time",
+            certificate.spiffe
+        )));
+    }
+    if certificate.spiffe.role == Role::TokenSigner {
+        return Err(Refusal::Certificate("token signers have no use for TLS".to_owned()));
+    }
+    Ok(Principal::Certificate(certificate.spiffe))
+}
+
+/// Serves HTTP until the client is done or the node drains.
+async fn speak_http<S>(
+    server: &Arc<Server>,
+    stream: S,
+    http2: bool,
+    connection: Connection,
+    mut shutdown: ShutdownWatch,
+) -> Result<(), Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = PrefaceDeadline::new(stream, server.limits.preface);
+    let missed = stream.missed();
+    let stream = TokioIo::new(stream);
+    let (stack, connection) = (server.stack.clone(), Arc::new(connection));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (stack, connection) = (stack.clone(), connection.clone());
+        // Boxed, because hyper moves what it is given several times before it runs.
+        Box::pin(async move { Ok::<Response<_>, Infallible>(stack.handle(connection, request).await) })
+    });
+    let result = if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADERS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(KEEP_ALIVE);
+        let mut serving = pin!(builder.serve_connection(stream, service));
+        tokio::select! {
+            result = &mut serving => result,
+            () = shutdown.reached(Phase::Draining) => {
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    result = &mut serving => result,
+                    () = shutdown.reached(Phase::Stopped) => Ok(()),
+                }
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(server.limits.preface);
+        let mut serving = pin!(builder.serve_connection(stream, service));
+        tokio::select! {
+            result = &mut serving => result,
+            () = shutdown.reached(Phase::Draining) => {
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    result = &mut serving => result,
+                    () = shutdown.reached(Phase::Stopped) => Ok(()),
+                }
+            }
+        }
+    };
+    if missed.load(Ordering::Relaxed) {
+        return Err(Refusal::Preface);
+    }
+    if let Err(error) = result {
+        tracing::debug!(error = crate::peer::error_chain(&error), "connection ended");
+    }
+    Ok(())
+}

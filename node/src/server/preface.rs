@@ -1,0 +1,124 @@
+//! The deadline for a connection's first bytes.
+//!
+//! hyper waits for ever for a client that completes TLS and then says nothing, also during a graceful
+//! shutdown (hyperium/hyper#4170). This wrapper fails the first read after a deadline instead.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+/// Length of the HTTP/2 client preface; also less than any HTTP/1.1 request.
+const ENOUGH: usize = 24;
+
+/// A stream whose first bytes must come in time.
+#[derive(Debug)]
+pub(super) struct PrefaceDeadline<S> {
+    stream: S,
+    read: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+    missed: Arc<AtomicBool>,
+}
+
+impl<S> PrefaceDeadline<S> {
+    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+        Self {
+            stream,
+            read: 0,
+            deadline: Some(Box::pin(tokio::time::sleep(timeout))),
+            missed: Arc::default(),
+        }
+    }
+
+    /// Whether the deadline was missed, for whoever no longer holds the stream.
+    pub(super) fn missed(&self) -> Arc<AtomicBool> {
+        self.missed.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for PrefaceDeadline<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.stream).poll_read(context, buf);
+        let Some(deadline) = &mut this.deadline else { return result };
+        match result {
+            Poll::Ready(result) => {
+                this.read += buf.filled().len() - before;
+                if this.read >= ENOUGH {
+                    this.deadline = None;
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => deadline.as_mut().poll(context).map(|()| {
+                this.missed.store(true, Ordering::Relaxed);
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request in time"))
+            }),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for PrefaceDeadline<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_cut_off_and_a_speaking_one_is_not() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10));
+        client.write_all(b"too short").await.expect("written");
+        let mut buf = [0; 64];
+        assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 9);
+        let error = guarded.read(&mut buf).await.expect_err("cut off");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10));
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
+        assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 24);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        client.write_all(b"later").await.expect("written");
+        assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 5);
+    }
+}

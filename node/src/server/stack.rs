@@ -1,0 +1,189 @@
+//! One request's life, top to bottom. The same steps for gRPC and HTTP; only what is resolved, what routes
+//! and how a fault reads differ.
+//!
+//! ```text
+//! resolve (registry | gateway) → admit → authenticate → limit → authorize → route
+//! ```
+
+use super::answer::{AnswerBody, Call};
+use crate::{
+    auth::{Caller, Connection, authenticate, authorize},
+    error::{Fault, Reason},
+    gateway::{Endpoint, Gateway},
+    limit::{Limits, RateClass},
+    registry::Registry,
+    router::{Router, within},
+    shutdown::{Phase, ShutdownWatch},
+    telemetry::Metrics,
+};
+use http::{HeaderMap, Method, Request, Response, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+};
+use std::sync::Arc;
+use tonic::body::Body;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    path: &'static str,
+    status: u16,
+}
+
+/// What every request passes through.
+#[derive(Debug)]
+pub struct Stack {
+    router: Arc<Router>,
+    gateway: Gateway,
+    limits: Arc<Limits>,
+    shutdown: ShutdownWatch,
+    http_requests: Family<HttpLabels, Counter>,
+}
+
+impl Stack {
+    /// The stack of a node.
+    pub fn new(
+        router: Arc<Router>,
+        gateway: Gateway,
+        limits: Arc<Limits>,
+        shutdown: ShutdownWatch,
+        metrics: &Metrics,
+    ) -> Self {
+        let http_requests = Family::default();
+        metrics.register(|registry| {
+            registry.register("http_requests", "HTTP requests by path and status", http_requests.clone());
+        });
+        Self { router, gateway, limits, shutdown, http_requests }
+    }
+
+    /// Answers one request of a connection.
+    pub async fn handle(
+        &self,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
+        let request = request.map(Body::new);
+        if is_grpc(&request) {
+            self.grpc(connection, request).await
+        } else {
+            // Boxed, so that calls do not carry its room; see the test below.
+            Box::pin(self.http(connection, request)).await
+        }
+    }
+
+    /// A gRPC call.
+    async fn grpc(&self, connection: Arc<Connection>, mut request: Request<Body>) -> Response<AnswerBody> {
+        // resolve: which method; what nobody knows is refused below, after it was charged for
+        let resolved = self.registry().resolve(request.uri().path());
+        let class = resolved.as_ref().map_or(RateClass::Default, |method| method.class);
+        let mut call = resolved.as_ref().ok().map(|method| Call::start(method.clone()));
+        let mut deadline = None;
+        let answer = async {
+            let caller = self.enter(&connection, class, &mut request)?;
+            let method = resolved.map_err(|fault| for_stranger(fault, &connection))?;
+            // authorize
+            authorize(&caller, method.access, method.info.path.as_str())?;
+            // route: here, or one hop
+            deadline = self.router.deadline(&method, request.headers());
+            let (answer, _node) = self.router.route(&method, &caller, deadline, request).await?;
+            Ok(answer)
+        };
+        let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_grpc);
+        if let Some(call) = &mut call {
+            call.note(answer.headers());
+        }
+        answer.map(|body| AnswerBody::of_call(body, call, deadline))
+    }
+
+    /// An HTTP request.
+    async fn http(&self, connection: Arc<Connection>, mut request: Request<Body>) -> Response<AnswerBody> {
+        // resolve
+        let resolved = Endpoint::resolve(request.uri().path());
+        let class = resolved.as_ref().map_or(RateClass::Default, |endpoint| endpoint.class());
+        let path = resolved.as_ref().map_or("other", |endpoint| endpoint.path());
+        let head = request.method() == Method::HEAD;
+        let answer = async {
+            let caller = self.enter(&connection, class, &mut request)?;
+            let endpoint = resolved?;
+            // authorize
+            authorize(&caller, self.gateway.access(endpoint), endpoint.path())?;
+            // route
+            let deadline = tokio::time::Instant::now().checked_add(self.router.default_timeout());
+            within(deadline, self.gateway.answer(endpoint, &caller, request)).await?
+        };
+        let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_http);
+        let answer = if head { without_body(answer) } else { answer };
+        self.http_requests.get_or_create(&HttpLabels { path, status: answer.status().as_u16() }).inc();
+        answer.map(AnswerBody::plain)
+    }
+
+    /// The steps between resolve and authorize: admit, authenticate, limit.
+    fn enter(
+        &self,
+        connection: &Arc<Connection>,
+        class: RateClass,
+        request: &mut Request<Body>,
+    ) -> Result<Arc<Caller>, Fault> {
+        // admit
+        if self.shutdown.phase() >= Phase::Stopped {
+            return Err(Fault::new(Reason::ShuttingDown, "this node is shutting down"));
+        }
+        // authenticate
+        let caller = Arc::new(authenticate(connection, request.headers_mut())?);
+        request.extensions_mut().insert(caller.clone());
+        // limit
+        self.limits.charge(class, request)?;
+        Ok(caller)
+    }
+
+    fn registry(&self) -> &Registry {
+        self.router.registry()
+    }
+}
+
+/// The answer to HEAD: the length of the body, without it. hyper leaves the body out in HTTP/1 only.
+fn without_body(answer: Response<Body>) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(head, Body::empty())
+}
+
+/// gRPC is POST over HTTP/2 with its own media type; all else is for the gateway.
+fn is_grpc(request: &Request<Body>) -> bool {
+    let grpc = |headers: &HeaderMap| {
+        headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    };
+    request.version() == Version::HTTP_2 && grpc(request.headers())
+}
+
+/// Strangers are not told the names of methods that they did not know.
+fn for_stranger(fault: Fault, connection: &Connection) -> Fault {
+    match (&connection.principal, fault.reason) {
+        (p2p_core::Principal::Anonymous, Reason::Unknown) => {
+            Fault::new(Reason::Unknown, "no node of this cluster provides this method")
+        }
+        _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<'a, F: Future>(_: fn(&'a Stack, Arc<Connection>, Request<Incoming>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each call allocates and moves its future, so what calls rarely need (a dial, the gateway) is boxed.
+    #[test]
+    fn a_call_takes_little_room() {
+        let size = future_size(Stack::handle);
+        assert!(size <= 3072, "the future of a request takes {size} bytes");
+    }
+}

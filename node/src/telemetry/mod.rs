@@ -1,0 +1,62 @@
+//! Logs and metrics.
+//!
+//! Metrics are typed structs of the components that own them, registered with [`Metrics`] at start; this
+//! module owns only the registry and its text forms. All names start with `p2p_`.
+
+mod text;
+
+pub use text::Format;
+
+use prometheus_client::{metrics::info::Info, registry::Registry};
+use std::sync::Mutex;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// All metrics of a node.
+#[derive(Debug)]
+pub struct Metrics(Mutex<Registry>);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("p2p");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("protocol", "1")]);
+        registry.register("build", "What this node runs", build);
+        Self(Mutex::new(registry))
+    }
+}
+
+impl Metrics {
+    /// Registers a component's metrics.
+    pub fn register<T>(&self, component: impl FnOnce(&mut Registry) -> T) -> T {
+        component(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// All metrics as text.
+    pub fn encode(&self, format: Format) -> Result<String, std::fmt::Error> {
+        let registry = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut text = String::with_capacity(16 * 1024);
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(match format {
+            Format::OpenMetrics => text,
+            Format::Prometheus => text::to_prometheus(&text),
+        })
+    }
+}
+
+/// Starts logging to standard error, once per process. `filter` is in the syntax of tracing's `EnvFilter`.
+///
+/// # Errors
+///
+/// When the filter does not parse, or logging was started before.
+pub fn start_logging(filter: &str, json: bool) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log_level {filter:?}: {error}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let started = if json {
+        registry.with(layer.json().flatten_event(true)).try_init()
+    } else {
+        let colour =
+            std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        registry.with(layer.with_ansi(colour).with_target(false)).try_init()
+    };
+    started.map_err(|error| error.to_string())
+}

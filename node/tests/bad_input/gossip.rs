@@ -1,0 +1,201 @@
+//! Records that a node with a valid certificate must not get through.
+
+use crate::support::{Binary, Certificates, Client, TestNode};
+use bytes::Bytes;
+use p2p_core::{ClusterId, Epoch, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords};
+use p2p_node::{
+    gossip::NodeKeyring,
+    identity::{Expected, IdentityFiles, IdentityStore, UnixTime},
+    peer::dial,
+};
+use p2p_proto::v1::{
+    GossipFrame, GossipMessage, NodeRecord, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind,
+    gossip_service_client::GossipServiceClient,
+};
+use prost::Message as _;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+/// A node that holds a certificate of the cluster, and lies.
+struct Liar {
+    store: Arc<IdentityStore>,
+    cluster: ClusterId,
+    node: NodeId,
+}
+
+fn framed(kind: Kind) -> GossipFrame {
+    GossipFrame { payload: GossipMessage { kind: Some(kind) }.encode_to_vec().into() }
+}
+
+impl Liar {
+    fn new(certificates: &Certificates, name: &str) -> Self {
+        let files = IdentityFiles {
+            cert: certificates.path(&format!("{name}_cert.pem")),
+            key: certificates.path(&format!("{name}_key.pem")),
+            ca_cert: certificates.path("ca_cert.pem"),
+            ca_key: certificates.path("ca_key.pem"),
+        };
+        let node: NodeId = name.parse().expect("an id");
+        let expected =
+            Expected { node_id: node.clone(), cluster_id: None, coordinator: false, may_stand_alone: false };
+        let store = IdentityStore::load(files, expected, UnixTime::now()).expect("an identity");
+        let cluster = store.current().cluster_id().clone();
+        Self { store: Arc::new(store), cluster, node }
+    }
+
+    fn life(&self) -> Life {
+        let (epoch, address) = (Epoch(1_000), "127.0.0.1:9".parse().expect("an address"));
+        Life { node: self.node.clone(), epoch, generation: 0, instance: 7, address }
+    }
+
+    /// Opens a gossip stream with `kinds` as its first frames.
+    async fn gossip(
+        &self,
+        to: &TestNode,
+        kinds: Vec<Kind>,
+    ) -> Result<(mpsc::Sender<GossipFrame>, Streaming<GossipFrame>), Status> {
+        let connection =
+            dial(to.address, self.store.current().peer_client_config()).await.expect("connected");
+        let origin = format!("https://{}", to.address).parse().expect("a URI");
+        let (sender, receiver) = mpsc::channel(16);
+        for kind in kinds {
+            sender.send(framed(kind)).await.expect("room");
+        }
+        let mut client = GossipServiceClient::with_origin(connection, origin);
+        let answer = client.exchange(ReceiverStream::new(receiver)).await?;
+        Ok((sender, answer.into_inner()))
+    }
+
+    fn hello(&self) -> Kind {
+        Kind::Hello(hello(&self.cluster, &self.life(), None))
+    }
+
+    /// Records signed with this node's key as those of `owner`, newer than what any node of the test has
+    /// published.
+    fn state_of(&self, owner: &str) -> OwnerState {
+        self.state_at(owner, Epoch((UnixTime::now().as_secs() + 60) * 1_000))
+    }
+
+    fn state_at(&self, owner: &str, epoch: Epoch) -> OwnerState {
+        let identity = self.store.current();
+        let chain = identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
+        let addresses = vec!["127.0.0.1:9".to_owned()];
+        let node = NodeRecord { certificate_chain: chain, addresses, ..NodeRecord::default() };
+        let records = OwnRecords { node, services: Vec::new() };
+        records.seal(&self.cluster, &owner.parse().expect("an id"), epoch, 1, &self.keyring())
+    }
+
+    fn keyring(&self) -> NodeKeyring {
+        NodeKeyring(self.store.clone())
+    }
+}
+
+fn states(state: OwnerState) -> Kind {
+    Kind::States(OwnerStates { states: vec![state] })
+}
+
+fn refused(reason: &str) -> String {
+    format!("p2p_gossip_refused_total{{reason=\"{reason}\"}}")
+}
+
+async fn start() -> (Certificates, TestNode, Client, Liar) {
+    let certificates = Certificates::new(&["c1:coordinator", "w9:worker"]);
+    let node = TestNode::start(Binary::Node, certificates.config("c1")).await;
+    let observer = certificates.observer(&node).await;
+    let liar = Liar::new(&certificates, "w9");
+    (certificates, node, observer, liar)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_worker_cannot_publish_for_anybody_else_or_without_a_signature() {
+    let (_certificates, mut node, observer, liar) = start().await;
+    let before = observer.members().await.expect("a list");
+    let foreign = liar.state_of("c1");
+    let stranger = liar.state_of("ghost");
+    let mut unsigned = liar.state_of("w9");
+    let last = unsigned.signature.len() - 1;
+    unsigned.signature =
+        unsigned.signature.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == last)).collect();
+    let mut changed = liar.state_of("w9");
+    changed.records[0].body =
+        NodeRecord { zone: "changed".to_owned(), ..NodeRecord::default() }.encode_to_vec().into();
+    let two_days = Epoch((UnixTime::now().as_secs() + 48 * 3600) * 1_000);
+    let ahead = liar.state_at("w9", two_days);
+    let frames = [foreign, stranger, unsigned, changed, ahead].map(states);
+    let frames = std::iter::once(liar.hello()).chain(frames).collect();
+    let (_sender, _answers) = liar.gossip(&node, frames).await.expect("a stream");
+
+    for (reason, count) in [("owner", 2.0), ("untrusted", 1.0), ("records", 1.0), ("epoch_ahead", 1.0)] {
+        observer.awaits_sample(&refused(reason), count).await;
+    }
+    node.logs("the manifest of c1 is signed by spiffe://test/worker/w9").await;
+    let after = observer.members().await.expect("a list");
+    assert!(!after.iter().any(|member| member.node_id == "ghost"));
+    let of_c1 = |members: &[p2p_proto::v1::NodeInfo]| {
+        members.iter().find(|member| member.node_id == "c1").expect("c1").addresses.clone()
+    };
+    assert_eq!(of_c1(&after), of_c1(&before), "the coordinator's own record stands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_stream_is_believed_when_it_tells_the_truth() {
+    let (_certificates, node, observer, liar) = start().await;
+    let truth = liar.state_of("w9");
+    let question = Kind::StatesRequest(StatesRequest { owners: vec!["w9".to_owned()] });
+    let frames = vec![liar.hello(), states(truth.clone()), question];
+    let (_sender, mut answers) = liar.gossip(&node, frames).await.expect("a stream");
+    // What was stored is what the node tells others.
+    let told = loop {
+        let frame = answers.message().await.expect("no error").expect("more");
+        let message = GossipMessage::decode(&*frame.payload).expect("a message");
+        if let Some(Kind::States(told)) = message.kind {
+            break told;
+        }
+    };
+    assert_eq!(told.states, [truth]);
+    let metrics = observer.metrics().await;
+    let refused = metrics.lines().filter(|line| line.starts_with("p2p_gossip_refused_total{"));
+    assert!(refused.clone().count() > 5 && refused.clone().all(|line| line.ends_with(" 0")), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_that_does_not_fit_is_refused_with_both_sides_named() {
+    let (_certificates, node, observer, liar) = start().await;
+    let good = hello(&liar.cluster, &liar.life(), None);
+    let cases = [
+        (
+            p2p_proto::v1::Hello { cluster_id: "x".into(), ..good.clone() },
+            "w9 belongs to cluster \"x\", this node to test",
+        ),
+        (
+            p2p_proto::v1::Hello { node_id: "c1".into(), ..good.clone() },
+            "the certificate names w9, the hello \"c1\"",
+        ),
+        (p2p_proto::v1::Hello { protocol_min: 7, protocol_max: 9, ..good }, "speaks gossip protocol 7 to 9"),
+    ];
+    for (count, (hello, sentence)) in (1_u32..).zip(cases) {
+        let status = liar.gossip(&node, vec![Kind::Hello(hello)]).await.expect_err("refused");
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert!(status.message().contains(sentence), "{status}");
+        observer.awaits_sample(&refused("hello"), count.into()).await;
+    }
+    // Bytes that are no message end the stream.
+    let (sender, mut answers) = liar.gossip(&node, vec![liar.hello()]).await.expect("a stream");
+    sender.send(GossipFrame { payload: Bytes::from_static(&[0xff; 64]) }).await.expect("sent");
+    observer.awaits_sample(&refused("malformed"), 1.0).await;
+    while let Ok(Some(_)) = answers.message().await {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_may_not_gossip() {
+    let (certificates, node, _observer, liar) = start().await;
+    let admin = certificates.client(&node, "admin").await;
+    let frames = tokio_stream::iter([framed(liar.hello())]);
+    let status = GossipServiceClient::new(admin.channel.clone()).exchange(frames).await.expect_err("refused");
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("it takes a node's certificate"), "{status}");
+    let denied = "p2p_requests_total{method=\"p2p.v1.GossipService/Exchange\",code=\"PERMISSION_DENIED\"}";
+    admin.awaits_sample(denied, 1.0).await;
+}

@@ -1,0 +1,15 @@
+//! What bad input gets: a clear message that says what to do, and where it is traffic, a count.
+//!
+//! | file | what it feeds |
+//! |---|---|
+//! | `start` | configurations, files and certificates with which a node must not start |
+//! | `connections` | bytes and certificates that are no client's |
+//! | `requests` | requests of those who may connect |
+//! | `gossip` | records that a node with a valid certificate must not get through |
+
+mod connections;
+mod gossip;
+mod requests;
+mod start;
+#[path = "../support/mod.rs"]
+mod support;

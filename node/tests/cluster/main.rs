@@ -1,0 +1,13 @@
+//! A cluster of real processes over real TLS, from start to end.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `calls` | calls through another node than the provider: everything arrives as sent |
+//! | `streams` | streams of every kind, deadlines and cancellation through a hop |
+//! | `lifecycle` | join, leave, death, return, and new certificates |
+
+mod calls;
+mod lifecycle;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,342 @@
+//! The HTTP endpoints, as curl and scrapers see them, over HTTP/1.1 and HTTP/2.
+
+mod support;
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use support::{Binary, Certificates, Client, Cluster, TestNode, error_details};
+use tonic::Code;
+
+/// A node that provides the greeter, with an admin and a stranger as its clients.
+struct Setup {
+    _certificates: Certificates,
+    _node: TestNode,
+    admin: Client,
+    stranger: Client,
+}
+
+async fn start() -> Setup {
+    let certificates = Certificates::new(&["g1:worker"]);
+    let node = TestNode::start(Binary::Greeter, certificates.config("g1")).await;
+    let (admin, stranger) = (certificates.client(&node, "admin").await, certificates.stranger(&node).await);
+    Setup { _certificates: certificates, _node: node, admin, stranger }
+}
+
+async fn get(client: &Client, http2: bool, path: &str) -> Response {
+    client.http(http2).get(client.url(path)).send().await.expect("an answer")
+}
+
+#[track_caller]
+fn content_type(answer: &Response) -> &str {
+    answer.headers()["content-type"].to_str().expect("text")
+}
+
+async fn json_of(answer: Response) -> Value {
+    answer.json().await.expect("JSON")
+}
+
+/// The answer is a problem document (RFC 9457) that says why.
+async fn assert_problem(answer: Response, status: u16, reason: &str) -> Value {
+    assert_eq!(answer.status(), status);
+    assert_eq!(content_type(&answer), "application/problem+json");
+    let problem = json_of(answer).await;
+    assert_eq!(problem["status"], status, "{problem}");
+    assert_eq!(problem["reason"], reason, "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+    problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_strangers_one_word_and_members_the_reasons() {
+    let Setup { admin, stranger, .. } = &start().await;
+    for http2 in [false, true] {
+        assert_eq!(json_of(get(stranger, http2, "/livez").await).await, json!({"status": "alive"}));
+        assert_eq!(json_of(get(stranger, http2, "/readyz").await).await, json!({"status": "ready"}));
+        let answer = get(stranger, http2, "/health").await;
+        assert_eq!((answer.status(), content_type(&answer)), (StatusCode::OK, "application/json"));
+        assert_eq!(json_of(answer).await, json!({"status": "healthy"}));
+
+        let full = json_of(get(admin, http2, "/health").await).await;
+        assert_eq!(full["status"], "healthy");
+        assert_eq!(full["reasons"], json!([]));
+        assert_eq!(full["version"], env!("CARGO_PKG_VERSION"));
+        let cluster = &full["cluster"];
+        assert_eq!((&cluster["cluster_id"], &cluster["node_id"]), (&json!("test"), &json!("g1")));
+        assert_eq!((&cluster["alive"], &cluster["services"]), (&json!(1), &json!(1)), "{cluster}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_that_should_not_be_is_degraded() {
+    let certificates = Certificates::new(&["w1:worker"]);
+    // Nobody listens on the discard port.
+    let node = TestNode::start(Binary::Node, certificates.config("w1").seeds(&["127.0.0.1:9"])).await;
+    let admin = certificates.client(&node, "admin").await;
+    let answer = get(&admin, true, "/health").await;
+    assert_eq!(answer.status(), 200, "it serves");
+    let health = json_of(answer).await;
+    assert_eq!(health["status"], "degraded");
+    assert!(
+        health["reasons"][0].as_str().is_some_and(|why| why.contains("coordinator_addresses")),
+        "{health}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_come_in_both_formats_and_every_family_is_described() {
+    let Setup { admin, stranger, .. } = &start().await;
+    admin.hello("you").await.expect("greeted");
+    get(stranger, false, "/livez").await;
+    let text = get(stranger, false, "/metrics").await;
+    assert_eq!(content_type(&text), "text/plain; version=0.0.4; charset=utf-8");
+    let text = text.text().await.expect("text");
+    let described = |kind: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(&format!("# {kind} ")));
+        lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect()
+    };
+    let (help, types) = (described("HELP"), described("TYPE"));
+    assert_eq!(help, types);
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        assert!(name.starts_with("p2p_"), "{line}");
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        assert!(types.contains(name) || family.is_some_and(|family| types.contains(family)), "{line}");
+        assert!(line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok()), "{line}");
+    }
+    for name in [
+        "p2p_build_info",
+        "p2p_members",
+        "p2p_gossip_frames_total",
+        "p2p_gossip_bytes_total",
+        "p2p_requests_total",
+        "p2p_request_duration_seconds",
+        "p2p_http_requests_total",
+        "p2p_connections",
+        "p2p_connections_refused_total",
+        "p2p_gossip_refused_total",
+        "p2p_rate_limited_requests_total",
+        "p2p_certificate_expiry_timestamp_seconds",
+    ] {
+        assert!(types.contains(name), "{name} is missing from {types:?}");
+    }
+    let value = |name: &str| support::sample(&text, name);
+    assert_eq!(value("p2p_members{state=\"alive\"}"), Some(1.0));
+    assert_eq!(value("p2p_requests_total{method=\"demo.v1.Greeter/SayHello\",code=\"OK\"}"), Some(1.0));
+    assert_eq!(value("p2p_request_duration_seconds_count{method=\"demo.v1.Greeter/SayHello\"}"), Some(1.0));
+
+    let request = stranger.http(true).get(stranger.url("/metrics"));
+    let open = request.header("accept", "application/openmetrics-text; version=1.0.0").send().await;
+    let open = open.expect("an answer");
+    assert_eq!(content_type(&open), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let open = open.text().await.expect("text");
+    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE p2p_requests counter\n"), "{open}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_can_be_closed_to_strangers() {
+    let certificates = Certificates::new(&["w1:worker"]);
+    let config = certificates.config("w1").set("metrics_require_auth", "true");
+    let node = TestNode::start(Binary::Node, config).await;
+    let stranger = certificates.stranger(&node).await;
+    assert_problem(get(&stranger, true, "/metrics").await, 401, "UNAUTHENTICATED").await;
+    let admin = certificates.client(&node, "admin").await;
+    assert_eq!(get(&admin, true, "/metrics").await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_nodes_has_the_keys_of_the_contract() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin(&cluster.w1).await;
+    let stranger = cluster.certificates.stranger(&cluster.w1).await;
+    assert_problem(get(&stranger, true, "/cluster/nodes").await, 401, "UNAUTHENTICATED").await;
+    let list = json_of(get(&admin, false, "/cluster/nodes").await).await;
+    assert_eq!((&list["schema"], &list["kind"]), (&json!("p2pctl/v1"), &json!("NodeList")));
+    let items = list["items"].as_array().expect("items");
+    let ids: Vec<&str> = items.iter().filter_map(|item| item["node_id"].as_str()).collect();
+    assert_eq!(ids, ["c1", "g1", "w1"]);
+    for item in items {
+        let keys: Vec<&str> = item.as_object().expect("an object").keys().map(String::as_str).collect();
+        let mut expected = vec![
+            "node_id",
+            "role",
+            "state",
+            "addresses",
+            "zone",
+            "labels",
+            "epoch",
+            "version",
+            "services",
+            "rtt_ms",
+            "last_change",
+            "cert_expires_at",
+        ];
+        expected.sort_unstable();
+        assert_eq!(keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(item["state"], "alive");
+        assert_eq!(item["version"], env!("CARGO_PKG_VERSION"));
+        for time in ["last_change", "cert_expires_at"] {
+            let text = item[time].as_str().expect("a time");
+            assert!(text.starts_with("20") && text.contains('T') && text.ends_with('Z'), "{time}: {text}");
+        }
+    }
+    assert_eq!(items[0]["role"], "coordinator");
+    assert_eq!(items[1]["services"], json!(["demo.v1.Greeter"]));
+    assert_eq!(items[1]["addresses"], json!([cluster.g1.address.to_string()]));
+}
+
+async fn post(client: &Client, body: impl Into<String>) -> Response {
+    let request = client.http(true).post(client.url("/rpc")).header("content-type", "application/json");
+    request.body(body.into()).send().await.expect("an answer")
+}
+
+async fn rpc(client: &Client, body: Value) -> Value {
+    let answer = post(client, body.to_string()).await;
+    assert_eq!((answer.status(), content_type(&answer)), (StatusCode::OK, "application/json"));
+    json_of(answer).await
+}
+
+fn call(id: Value, method: &str, params: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_rpc_calls_any_unary_method() {
+    let cluster = Cluster::start().await;
+    let admin = &cluster.admin(&cluster.w1).await;
+    let hello = |id: u32, name: &str| call(json!(id), "demo.v1.Greeter/SayHello", json!({"name": name}));
+
+    let answer = rpc(admin, hello(1, "you")).await;
+    let expected = json!({"message": "Hello, you!", "node": "g1", "caller": "spiffe://test/admin/admin"});
+    assert_eq!(answer, json!({"jsonrpc": "2.0", "id": 1, "result": expected}));
+
+    let silent = json!({"jsonrpc": "2.0", "method": "demo.v1.Greeter/SayHello", "params": {"name": "x"}});
+    let batch =
+        rpc(admin, json!([hello(1, "a"), silent, call(json!("b"), "no.Such/Method", json!({}))])).await;
+    assert_eq!(batch.as_array().map(Vec::len), Some(2), "a notification has no answer: {batch}");
+    assert_eq!((&batch[0]["result"]["message"], &batch[1]["id"]), (&json!("Hello, a!"), &json!("b")));
+    assert_eq!(batch[1]["error"]["code"], -32601);
+    let notified = post(admin, silent.to_string()).await;
+    assert_eq!(notified.status(), 204);
+    assert_eq!(notified.bytes().await.expect("a body").len(), 0);
+    assert_eq!(post(admin, json!([silent, silent]).to_string()).await.status(), 204);
+    let null = rpc(admin, call(Value::Null, "demo.v1.Greeter/SayHello", json!({"name": "you"}))).await;
+    assert_eq!((&null["id"], &null["result"]["node"]), (&Value::Null, &json!("g1")), "a null id is an id");
+
+    for (body, code) in [
+        ("{", -32700),
+        ("", -32700),
+        ("[]", -32600),
+        ("7", -32600),
+        (r#"{"jsonrpc": "1.0", "id": 1, "method": "a.B/C"}"#, -32600),
+        (r#"{"jsonrpc": "2.0", "id": {}, "method": "a.B/C"}"#, -32600),
+        (r#"{"jsonrpc": "2.0", "id": 1}"#, -32600),
+        (r#"{"jsonrpc": "2.0", "id": 1, "method": "nonsense"}"#, -32601),
+    ] {
+        let answer = json_of(post(admin, body).await).await;
+        assert_eq!(answer["error"]["code"], code, "{body} → {answer}");
+    }
+    let answer = rpc(admin, call(json!(2), "demo.v1.Greeter/SayHello", json!({"nam": 1}))).await;
+    assert_eq!(answer["error"]["code"], -32602);
+    assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("nam")), "{answer}");
+    let answer = rpc(admin, hello(3, "")).await;
+    assert_eq!(answer["error"]["code"], -32003, "the service's own INVALID_ARGUMENT: {answer}");
+    assert_eq!(answer["error"]["data"]["grpc_code"], 3);
+    let answer = rpc(admin, call(json!(4), "demo.v1.Greeter/Repeat", json!({}))).await;
+    assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    let answer = rpc(admin, Value::Array(vec![hello(5, "x"); 51])).await;
+    assert_eq!(answer["error"]["code"], -32600, "a batch is bounded: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_an_endpoint_is_said_in_http() {
+    let Setup { admin, .. } = &start().await;
+    for http2 in [false, true] {
+        let http = admin.http(http2);
+        let url = admin.url("/rpc");
+        let xml =
+            http.post(&url).header("content-type", "text/xml").body("<a/>").send().await.expect("an answer");
+        assert_problem(xml, 415, "UNSUPPORTED_MEDIA_TYPE").await;
+        for (method, path, allow) in [
+            (Method::GET, "/rpc", "POST"),
+            (Method::POST, "/health", "GET, HEAD"),
+            (Method::DELETE, "/cluster/nodes", "GET, HEAD"),
+            (Method::PUT, "/rpc", "POST"),
+        ] {
+            let answer = http.request(method, admin.url(path)).send().await.expect("an answer");
+            assert_eq!(answer.headers()["allow"], allow, "{path}");
+            assert_problem(answer, 405, "METHOD_NOT_ALLOWED").await;
+        }
+        let problem = assert_problem(get(admin, http2, "/no/such/path").await, 404, "NOT_FOUND").await;
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("/health")), "{problem}");
+
+        let full = get(admin, http2, "/livez").await;
+        let length = full.headers()["content-length"].clone();
+        let head = http.head(admin.url("/livez")).send().await.expect("an answer");
+        assert_eq!((head.status(), &head.headers()["content-length"]), (StatusCode::OK, &length));
+        assert_eq!(head.bytes().await.expect("no body").len(), 0);
+        assert_eq!(get(admin, http2, "/livez").await.status(), 200, "the connection is well");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_limit_answers_with_the_pause_in_both_protocols() {
+    let certificates = Certificates::new(&["g1:worker"]);
+    // One more a minute: what passes is the burst, however slow the test is.
+    let config =
+        certificates.config("g1").set("rate_limit_enabled", "true").set("rate_limit_rpc_requests", "1");
+    let node = TestNode::start(Binary::Greeter, config).await;
+    let admin = certificates.client(&node, "admin").await;
+    let http = admin.http(true);
+    let body = call(json!(1), "p2p.v1.SystemService/Echo", json!({"message": "x"})).to_string();
+    let mut refused = Vec::new();
+    for _ in 0..30 {
+        let request =
+            http.post(admin.url("/rpc")).header("content-type", "application/json").body(body.clone());
+        let answer = request.send().await.expect("an answer");
+        match answer.status() {
+            StatusCode::OK => assert!(refused.is_empty(), "none passes after the first refusal"),
+            _ => refused.push(answer),
+        }
+    }
+    assert_eq!(refused.len(), 10, "the burst is 20");
+    for answer in refused {
+        let pause: u64 = answer.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+        assert!((1..=60).contains(&pause), "{pause}");
+        assert_problem(answer, 429, "RATE_LIMITED").await;
+    }
+
+    // The same budget, in gRPC.
+    let status = admin.call("p2p.v1.SystemService/Echo", "", "{}").await.expect_err("refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let pause = error_details(&status).retry_info().and_then(|info| info.retry_delay).expect("RetryInfo");
+    assert!(pause.as_secs() < 61 && pause.as_millis() > 0, "{pause:?}");
+    let pushback =
+        status.metadata().get("grpc-retry-pushback-ms").expect("a trailer").to_str().expect("text");
+    let pushback: u128 = pushback.parse().expect("milliseconds");
+    assert_eq!(pushback, pause.as_micros().div_ceil(1000));
+    admin.awaits_sample("p2p_rate_limited_requests_total{class=\"rpc\"}", 11.0).await;
+    // Other clients and other classes have budgets of their own.
+    let observer = certificates.observer(&node).await;
+    assert!(observer.call("p2p.v1.SystemService/Echo", "", "{}").await.is_ok());
+    assert_eq!(get(&admin, true, "/health").await.status(), 200);
+    assert!(admin.hello("you").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_routed_call_is_charged_once_at_its_entry() {
+    let cluster = Cluster::start_with(|config| {
+        // Only the provider limits, and strictly.
+        let limited = config.name == "g1";
+        let config = config.set("rate_limit_enabled", if limited { "true" } else { "false" });
+        config.set("rate_limit_grpc_requests", "1").set("rate_limit_grpc_burst", "1")
+    })
+    .await;
+    let through_entry = cluster.admin(&cluster.w1).await;
+    for _ in 0..5 {
+        through_entry.hello("you").await.expect("charged at the entry, which has no limit");
+    }
+    let direct = cluster.admin(&cluster.g1).await;
+    direct.hello("you").await.expect("the first");
+    assert_eq!(direct.hello("you").await.expect_err("the second").code(), Code::ResourceExhausted);
+}

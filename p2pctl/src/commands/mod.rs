@@ -1,0 +1,58 @@
+//! One file per verb: its arguments, its help, what it does. Groups of verbs are folders.
+
+pub(crate) mod certs;
+pub(crate) mod cluster;
+pub(crate) mod dev;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod rpc;
+
+mod http;
+
+use crate::{
+    cli::{Cli, Command},
+    error::{Failure, Outcome},
+    output::Output,
+    session::Session,
+};
+use std::{future::Future, process::ExitCode};
+
+/// Runs the verb that the command line names.
+pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
+    let session = Session::new(&cli.global);
+    let outcome = match cli.command {
+        Command::Dev(args) => block_on(dev::run(&args, output)),
+        Command::DevNode(args) => return dev::node::run(&args, output),
+        Command::Certs(certs::CertsCommand::Generate(args)) => certs::generate::run(args, output),
+        Command::Certs(certs::CertsCommand::Inspect(args)) => certs::inspect::run(&args, output),
+        Command::Certs(certs::CertsCommand::Verify(args)) => {
+            certs::verify::run(&args, cli.global.ca.as_deref(), output)
+        }
+        Command::Cluster(cluster::ClusterCommand::Nodes(_)) => {
+            block_on(cluster::nodes::run(&session, output))
+        }
+        Command::Cluster(cluster::ClusterCommand::Status(_)) => {
+            block_on(cluster::status::run(&session, output))
+        }
+        Command::Rpc(rpc::RpcCommand::List(_)) => block_on(rpc::list::run(&session, output)),
+        Command::Rpc(rpc::RpcCommand::Describe(args)) => {
+            block_on(rpc::describe::run(&args, &session, output))
+        }
+        Command::Rpc(rpc::RpcCommand::Call(args)) => block_on(rpc::call::run(&args, &session, output)),
+        Command::Health(_) => block_on(health::run(&session, output)),
+        Command::Metrics(args) => block_on(metrics::run(&args, &session, output)),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+/// One thread is enough for one question.
+fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("Cannot start the I/O driver: {error}")))?
+        .block_on(verb)
+}

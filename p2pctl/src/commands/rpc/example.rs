@@ -1,0 +1,114 @@
+//! A request in proto3 JSON to start from: every field once, in the order of the schema.
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+/// Messages inside messages are filled in to this depth; recursive ones end there.
+const MAX_DEPTH: usize = 4;
+
+/// The message as compact JSON.
+pub(super) fn request(message: &MessageDescriptor) -> String {
+    object(message, 0)
+}
+
+fn object(message: &MessageDescriptor, depth: usize) -> String {
+    if let Some(known) = well_known(message.full_name()) {
+        return known.to_owned();
+    }
+    if depth == MAX_DEPTH {
+        return "{}".to_owned();
+    }
+    let fields = message.fields().filter(is_shown);
+    let fields: Vec<String> =
+        fields.map(|field| format!("{}:{}", quoted(field.json_name()), value(&field, depth))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// Of a oneof, only the first field can be set.
+fn is_shown(field: &FieldDescriptor) -> bool {
+    let oneof = field.containing_oneof();
+    oneof.is_none_or(|oneof| oneof.fields().next().is_some_and(|first| first == *field))
+}
+
+fn value(field: &FieldDescriptor, depth: usize) -> String {
+    if let (true, Kind::Message(entry)) = (field.is_map(), field.kind()) {
+        let kind = entry.map_entry_key_field().kind();
+        let number = single(&kind, depth).trim_matches('"').to_owned();
+        let key = if kind == Kind::String { "key".to_owned() } else { number };
+        return format!("{{{}:{}}}", quoted(&key), single(&entry.map_entry_value_field().kind(), depth));
+    }
+    let single = single(&field.kind(), depth);
+    if field.is_list() { format!("[{single}]") } else { single }
+}
+
+fn single(kind: &Kind, depth: usize) -> String {
+    match kind {
+        Kind::Message(message) => object(message, depth + 1),
+        Kind::Enum(enumeration) => {
+            // The zero value means "unspecified" by custom; the one after it says more.
+            let value = enumeration.values().nth(1).unwrap_or_else(|| enumeration.default_value());
+            quoted(value.name())
+        }
+        Kind::Bool => "false".to_owned(),
+        Kind::String | Kind::Bytes => quoted(""),
+        // JSON numbers lose digits above 2^53, so 64-bit integers are strings.
+        Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64 => quoted("0"),
+        Kind::Int32
+        | Kind::Uint32
+        | Kind::Sint32
+        | Kind::Fixed32
+        | Kind::Sfixed32
+        | Kind::Double
+        | Kind::Float => "0".to_owned(),
+    }
+}
+
+/// Messages that have a JSON form of their own.
+fn well_known(full_name: &str) -> Option<&'static str> {
+    Some(match full_name {
+        "google.protobuf.Timestamp" => "\"2026-01-01T00:00:00Z\"",
+        "google.protobuf.Duration" => "\"1s\"",
+        "google.protobuf.FieldMask" => "\"field\"",
+        "google.protobuf.Struct" | "google.protobuf.Any" => "{}",
+        "google.protobuf.Value" => "null",
+        "google.protobuf.ListValue" => "[]",
+        "google.protobuf.BoolValue" => "false",
+        "google.protobuf.StringValue" | "google.protobuf.BytesValue" => "\"\"",
+        "google.protobuf.Int64Value" | "google.protobuf.UInt64Value" => "\"0\"",
+        "google.protobuf.Int32Value"
+        | "google.protobuf.UInt32Value"
+        | "google.protobuf.DoubleValue"
+        | "google.protobuf.FloatValue" => "0",
+        _ => return None,
+    })
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost_reflect::DescriptorPool;
+
+    fn example(message: &str) -> String {
+        let pool = DescriptorPool::decode(p2p_proto::DESCRIPTORS).expect("our own schema");
+        request(&pool.get_message_by_name(message).expect("our own message"))
+    }
+
+    #[test]
+    fn every_kind_of_field_has_an_example_that_is_json() {
+        let text = example("p2p.v1.NodeInfo");
+        assert_eq!(
+            text,
+            r#"{"nodeId":"","role":"","state":"MEMBER_STATE_ALIVE","addresses":[""],"zone":"","labels":{"key":""},"epoch":"0","version":"","services":[""],"rttMs":0,"lastChange":"2026-01-01T00:00:00Z","certExpiresAt":"2026-01-01T00:00:00Z"}"#
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+
+    #[test]
+    fn only_the_first_field_of_a_oneof_is_set() {
+        assert_eq!(example("p2p.v1.CallRequest"), r#"{"method":"","node":"","json":""}"#);
+        assert_eq!(example("p2p.v1.GetInfoRequest"), "{}");
+    }
+}

@@ -1,0 +1,35 @@
+//! Compiles proto/p2p/v1 with protox, in pure Rust: no protoc to install.
+
+use prost::Message as _;
+use std::{env, fs, path::PathBuf};
+
+const FILES: [&str; 5] = ["gossip", "cluster", "registry", "rpc", "system"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files: Vec<String> = FILES.iter().map(|name| format!("p2p/v1/{name}.proto")).collect();
+    println!("cargo:rerun-if-changed=p2p");
+    let descriptors = protox::compile(&files, ["."])?;
+
+    // With comments and imports: reflection and `p2pctl rpc describe` show them.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+
+    let transport = env::var_os("CARGO_FEATURE_TRANSPORT").is_some();
+    let json = "#[derive(serde::Serialize)]";
+    tonic_prost_build::configure()
+        .build_client(transport)
+        .build_server(transport)
+        .build_transport(false)
+        .bytes(".")
+        .btree_map(".")
+        .type_attribute("p2p.v1.NodeInfo", json)
+        .field_attribute("p2p.v1.NodeInfo.state", "#[serde(with = \"crate::json::member_state\")]")
+        .field_attribute("p2p.v1.NodeInfo.last_change", "#[serde(with = \"crate::json::timestamp\")]")
+        .field_attribute("p2p.v1.NodeInfo.cert_expires_at", "#[serde(with = \"crate::json::timestamp\")]")
+        .type_attribute("p2p.v1.ClusterStatus", json)
+        .type_attribute("p2p.v1.MethodInfo", json)
+        .field_attribute("p2p.v1.MethodInfo.streaming", "#[serde(with = \"crate::json::streaming_kind\")]")
+        .field_attribute("p2p.v1.MethodInfo.idempotency", "#[serde(with = \"crate::json::idempotency\")]")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
