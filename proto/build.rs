@@ -3,7 +3,7 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 5] = ["gossip", "cluster", "registry", "rpc", "system"];
+const FILES: [&str; 6] = ["gossip", "cluster", "registry", "rpc", "system", "enrollment"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|name| format!("p2p/v1/{name}.proto")).collect();
@@ -30,6 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .type_attribute("p2p.v1.MethodInfo", json)
         .field_attribute("p2p.v1.MethodInfo.streaming", "#[serde(with = \"crate::json::streaming_kind\")]")
         .field_attribute("p2p.v1.MethodInfo.idempotency", "#[serde(with = \"crate::json::idempotency\")]")
+        .type_attribute("p2p.v1.JoinTokenInfo", json)
+        .field_attribute("p2p.v1.JoinTokenInfo.state", "#[serde(with = \"crate::json::join_token_state\")]")
+        .field_attribute("p2p.v1.JoinTokenInfo.expires_at", "#[serde(with = \"crate::json::timestamp\")]")
+        .field_attribute("p2p.v1.JoinTokenInfo.created_at", "#[serde(with = \"crate::json::timestamp\")]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -55,6 +55,8 @@ pub enum Reason {
     RateLimited,
     /// Malformed input.
     InvalidArgument,
+    /// It cannot be done as things are; the message says what to change first.
+    Precondition,
     /// What was named does not exist.
     NotFound,
     /// A message or header over a size limit.
@@ -129,6 +131,9 @@ impl Reason {
             ),
             Self::InvalidArgument => {
                 row("INVALID_ARGUMENT", Code::InvalidArgument, StatusCode::BAD_REQUEST, Caller, Retry::No)
+            }
+            Self::Precondition => {
+                row("FAILED_PRECONDITION", Code::FailedPrecondition, StatusCode::CONFLICT, Caller, Retry::No)
             }
             Self::NotFound => row("NOT_FOUND", Code::NotFound, StatusCode::NOT_FOUND, Caller, Retry::No),
             Self::TooLarge => {
@@ -255,11 +260,11 @@ impl From<Status> for Fault {
             Code::Unavailable => Reason::NoProvider,
             Code::Unauthenticated => Reason::Unauthenticated,
             Code::PermissionDenied => Reason::Denied,
+            Code::FailedPrecondition => Reason::Precondition,
             Code::Ok
             | Code::Cancelled
             | Code::Unknown
             | Code::AlreadyExists
-            | Code::FailedPrecondition
             | Code::Aborted
             | Code::Internal
             | Code::DataLoss => Reason::Internal,

@@ -8,7 +8,7 @@
 //! | [`server`] | listener, TLS handshake, mux (gRPC or HTTP), the stack |
 //! | [`gateway`] | HTTP endpoints, which show what the gRPC services show |
 //! | [`rpc`] | gRPC services |
-//! | [`router`] [`gossip`] | where a call goes; the one task that drives `p2p-core` |
+//! | [`router`] [`gossip`] [`enrol`] | where a call goes; the one task that drives `p2p-core`; joining |
 //! | [`registry`] | THE method registry |
 //! | [`limit`] [`schema`] [`peer`] | rate limits; descriptors and JSON; connections to other nodes |
 //! | [`auth`] | evidence and policy |
@@ -21,6 +21,7 @@
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod enrol;
 pub mod error;
 pub mod gateway;
 pub mod gossip;

@@ -4,6 +4,7 @@ use clap::Parser;
 use p2p_node::{
     app::{self, EXIT_CONFIG},
     config::Config,
+    enrol::JoinSource,
 };
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -19,6 +20,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
         p2p-node --config config/coordinator.yaml\n  \
         p2p-node --config config/worker.yaml --set port=8003 --set node_id=worker-2\n  \
         P2PNODE_LOG_LEVEL=debug p2p-node --config config/worker.yaml\n  \
+        p2p-node --config config/worker.yaml --join @join-token\n  \
         p2p-node --config config/worker.yaml --check\n\n\
         Exit codes: 0 stopped as asked, 1 failure, 2 usage, 78 bad configuration"
 )]
@@ -30,6 +32,13 @@ struct Arguments {
     /// Override one key; VALUE is YAML, an empty one returns the key to its default
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+
+    /// Join a cluster with a token of `p2pctl cluster join-token create`, from @FILE, or from standard input
+    ///
+    /// Without effect when the node has a certificate. A token on the command line is seen by every user of
+    /// the host, in its list of processes; a file or standard input is not.
+    #[arg(long, value_name = "TOKEN|@FILE|-", value_parser = source)]
+    join: Option<JoinSource>,
 
     /// Check the configuration and exit
     #[arg(long)]
@@ -48,6 +57,10 @@ fn main() -> ExitCode {
             writeln!(std::io::stdout(), "{}: the configuration is valid", arguments.config.display()).ok();
             ExitCode::SUCCESS
         }
-        Ok(config) => app::run(config),
+        Ok(config) => app::run_with_services(config, |node| Ok(node.join_with(arguments.join))),
     }
+}
+
+fn source(argument: &str) -> Result<JoinSource, std::convert::Infallible> {
+    Ok(JoinSource::from_argument(argument))
 }

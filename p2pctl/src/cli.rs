@@ -120,6 +120,7 @@ mod tests {
             &["p2pctl", "certs", "inspect", "x.pem"],
             &["p2pctl", "cluster", "node"],
             &["p2pctl", "clusters", "nodes"],
+            &["p2pctl", "cluster", "join-tokens", "list"],
             &["p2pctl", "rpcs", "list"],
             &["p2pctl", "metric"],
         ] {

@@ -6,10 +6,11 @@ use crate::{
     refusal::refusal,
 };
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ClusterStatus, GetDescriptorsRequest, GetStatusRequest, ListMethodsRequest,
-    ListNodesRequest, MethodInfo, NodeInfo, call_request::Payload,
-    cluster_service_client::ClusterServiceClient, registry_service_client::RegistryServiceClient,
-    rpc_service_client::RpcServiceClient,
+    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse,
+    GetDescriptorsRequest, GetStatusRequest, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest,
+    ListNodesRequest, MethodInfo, NodeInfo, RevokeJoinTokenRequest, call_request::Payload,
+    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
+    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, sync::Arc, time::Duration};
@@ -147,6 +148,32 @@ impl Connection {
         };
         let answer = client.call(self.request(request)).await;
         self.answer(answer).await
+    }
+
+    /// Makes a join token at the connected coordinator. Its text is in the answer and nowhere else.
+    pub async fn create_join_token(
+        &self,
+        token: CreateJoinTokenRequest,
+    ) -> Result<CreateJoinTokenResponse, CallError> {
+        let mut client = EnrollmentServiceClient::new(self.channel());
+        let answer = client.create_join_token(self.request(token)).await;
+        self.answer(answer).await
+    }
+
+    /// The join tokens of the connected coordinator, oldest first.
+    pub async fn list_join_tokens(&self) -> Result<Vec<JoinTokenInfo>, CallError> {
+        let mut client =
+            EnrollmentServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.list_join_tokens(self.request(ListJoinTokensRequest {})).await;
+        self.answer(answer).await.map(|list| list.tokens)
+    }
+
+    /// Takes a join token of the connected coordinator back, by its id.
+    pub async fn revoke_join_token(&self, id: &str) -> Result<JoinTokenInfo, CallError> {
+        let mut client = EnrollmentServiceClient::new(self.channel());
+        let request = RevokeJoinTokenRequest { id: id.to_owned() };
+        let answer = client.revoke_join_token(self.request(request)).await;
+        self.answer(answer).await.map(|answer| answer.info.unwrap_or_default())
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

@@ -1,18 +1,16 @@
 //! Start-up, in order.
 
 use super::{
-    advertise,
+    advertise, certificate,
     node::{Node, NodeParts},
 };
 use crate::{
     auth::Access,
-    config::Config,
+    config::{Config, SeedAddress},
+    enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
     gateway::Gateway,
     gossip::{self, GossipSetup},
-    identity::{
-        BootstrapPolicy, Created, Expected, IdentityError, IdentityFiles, IdentityStore, San, UnixTime,
-        ensure,
-    },
+    identity::{Identity as OwnIdentity, IdentityError, IdentityStore},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
@@ -48,6 +46,9 @@ pub enum StartError {
     /// Certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Joining with a token.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The port is taken.
     #[error("{address} is in use by another process; stop that one, or set port or bind_address")]
     PortInUse {
@@ -96,18 +97,25 @@ pub enum StartError {
 pub struct NodeBuilder {
     config: Config,
     services: Vec<LocalService>,
+    join: Option<JoinSource>,
 }
 
 /// What start-up reads and writes on disk.
 struct Prepared {
     epoch_file: EpochFile,
-    identity: Arc<IdentityStore>,
+    tokens: TokenStore,
 }
 
 impl NodeBuilder {
     /// A node with the built-in services.
     pub fn new(config: Config) -> Self {
-        Self { config, services: Vec::new() }
+        Self { config, services: Vec::new(), join: None }
+    }
+
+    /// Where a join token is, for a node that has no certificate yet; without one, `join_token_file` says.
+    pub fn join_with(mut self, source: Option<JoinSource>) -> Self {
+        self.join = source;
+        self
     }
 
     /// Adds a tonic service, described by an encoded `FileDescriptorSet` with all its imports. Every node of
@@ -143,26 +151,31 @@ impl NodeBuilder {
     ///
     /// Each says what to do; nothing keeps running.
     pub async fn start(self) -> Result<Node, StartError> {
-        let Self { config, mut services } = self;
+        let Self { mut config, mut services, join } = self;
         let (started, started_at) = (SystemTime::now(), Instant::now());
 
-        // 1. State directory, lock, epoch; certificates. All blocking.
+        // 1. State directory, lock, epoch. All blocking.
         let prepare_config = config.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&prepare_config)).await??;
-        let identity = prepared.identity.clone();
-        let present = identity.current();
-        let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
-        let alone = present.stands_alone() || !config.https_enabled;
+        let mut prepared = tokio::task::spawn_blocking(move || prepare(&prepare_config)).await??;
 
-        // 2. The port, so that the address to advertise is known.
+        // 2. The port, so that the address to advertise is known, and a coordinator finds us when we join.
         let listener = listen(SocketAddr::new(config.bind_address, config.port)).await?;
         let listening = listener.local_addr().map_err(|error| StartError::Listen {
             address: SocketAddr::new(config.bind_address, config.port),
             error,
         })?;
+
+        // 3. Certificates, by joining if there are none and a token is given.
+        let source = join.or_else(|| config.join_token_file.clone().map(JoinSource::File));
+        let identity = certificate::obtain(&config, source, listening, &mut prepared.tokens).await?;
+        let identity = Arc::new(identity);
+        let present = identity.current();
+        let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
+        let alone = present.stands_alone() || !config.https_enabled;
+        config.coordinator_addresses = seeds(&config, &prepared.tokens, &present);
         let advertised = advertise::addresses(&config, listening);
 
-        // 3. Connections to others, the registry, routing.
+        // 4. Connections to others, the registry, routing.
         let metrics = Arc::new(Metrics::default());
         let peers_max = config.peer_connections_max.get() as usize;
         let pool = Arc::new(PeerPool::new(identity.clone(), peers_max, &metrics));
@@ -176,7 +189,7 @@ impl NodeBuilder {
             &metrics,
         ));
 
-        // 4. Gossip. It knows nobody yet; a node that stands alone never will.
+        // 5. Gossip. It knows nobody yet; a node that stands alone never will.
         let epoch = prepared.epoch_file.epoch();
         let own = Identity {
             node: own_id.name.clone(),
@@ -207,11 +220,18 @@ impl NodeBuilder {
         };
         let (gossip, gossip_task) = gossip::spawn(setup, &metrics);
 
-        // 5. Services, the gateway, the stack, the server.
+        // 6. Services, the gateway, the stack, the server.
         let (shutdown, watch) = Shutdown::new();
+        let issuing = Issuing {
+            identity: identity.clone(),
+            store: prepared.tokens,
+            view: gossip.view(),
+            advertised: advertised.clone(),
+        };
         let parts = Parts {
             facts,
             gossip: gossip.clone(),
+            enrolment: Enrolment::new(issuing, &metrics),
             router: router.clone(),
             shutdown: watch.clone(),
             max_message_bytes,
@@ -230,7 +250,7 @@ impl NodeBuilder {
         let server = Server::new(stack, security, server_limits, &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
-        // 6. Tell the cluster.
+        // 7. Tell the cluster.
         let node = Node::new(NodeParts {
             config,
             identity,
@@ -268,48 +288,14 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     if let Some(moved_to) = epoch_file.moved_aside() {
         tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
     }
-    let identity = Arc::new(load_identity(config)?);
-    Ok(Prepared { epoch_file, identity })
+    let tokens = TokenStore::load(&directory)?;
+    Ok(Prepared { epoch_file, tokens })
 }
 
-fn load_identity(config: &Config) -> Result<IdentityStore, IdentityError> {
-    let files = IdentityFiles {
-        cert: config.ssl_cert_file.clone(),
-        key: config.ssl_key_file.clone(),
-        ca_cert: config.ssl_ca_cert_file.clone(),
-        ca_key: config.ssl_ca_key_file.clone(),
-    };
-    // Without TLS nothing is verified; the certificate then only names the node.
-    let ssl_verify = config.ssl_verify && config.https_enabled;
-    let now = UnixTime::now();
-    let configured = config.advertise_addresses.iter().map(|address| address.ip);
-    let bound = Some(config.bind_address).filter(|ip| !ip.is_unspecified());
-    let policy = BootstrapPolicy {
-        node_id: config.node_id.clone(),
-        cluster_id: config.cluster_id.clone(),
-        coordinator: config.coordinator_mode,
-        ssl_verify,
-        has_join_token: false,
-        sans: configured.chain(bound).map(San::Ip).collect(),
-    };
-    let created = ensure(&files, &policy, now)?;
-    if created == Created::SelfSigned {
-        tracing::warn!(
-            certificate = %files.cert.display(),
-            "ssl_verify is off: made a self-signed certificate; this node stands alone and joins no cluster"
-        );
-    }
-    let expected = Expected {
-        node_id: config.node_id.clone(),
-        cluster_id: config.cluster_id.clone(),
-        coordinator: config.coordinator_mode,
-        may_stand_alone: !ssl_verify,
-    };
-    let store = IdentityStore::load(files, expected, now)?;
-    for warning in store.current().warnings() {
-        tracing::warn!("{warning}");
-    }
-    Ok(store)
+/// Where to look for the cluster: as configured, else where this node joined.
+fn seeds(config: &Config, tokens: &TokenStore, identity: &OwnIdentity) -> Vec<SeedAddress> {
+    let joined = config.coordinator_addresses.is_empty() && identity.spiffe().role == Role::Worker;
+    if joined { tokens.coordinators() } else { config.coordinator_addresses.clone() }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -5,10 +5,12 @@
 //! | [`builder`] | start-up, in order, in one function |
 //! | [`node`] | a running node and its shutdown, in order |
 //! | `advertise` | the address that others should dial |
+//! | `certificate` | the node's certificate at start: found, made or joined for |
 //! | `run` | a node as a process: configuration, signals, exit codes |
 
 mod advertise;
 pub mod builder;
+mod certificate;
 pub mod node;
 mod run;
 

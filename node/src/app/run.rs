@@ -59,7 +59,6 @@ pub fn run_with_services(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the node stops");
-            complain(&format!("p2p-node: {error}"));
             ExitCode::from(EXIT_FAILURE)
         }
     }

@@ -77,6 +77,8 @@ pub enum Access {
     Member,
     /// Nodes only: gossip.
     Node,
+    /// Admins only, with their own evidence on this very connection: acts that change who may do what.
+    Admin,
 }
 
 /// Makes out who calls and removes the headers that only nodes may set.
@@ -112,7 +114,7 @@ pub fn authorize(caller: &Caller, access: Access, what: &str) -> Result<(), Faul
     let principal = match access {
         Access::Public => return Ok(()),
         Access::Authenticated => &caller.principal,
-        Access::Member | Access::Node => &caller.connection.principal,
+        Access::Member | Access::Node | Access::Admin => &caller.connection.principal,
     };
     let allowed = match (access, principal) {
         (_, Principal::Anonymous) => {
@@ -126,12 +128,16 @@ pub fn authorize(caller: &Caller, access: Access, what: &str) -> Result<(), Faul
             id.role.is_node() || principal.is_admin()
         }
         (Access::Node, Principal::Certificate(id)) => id.role.is_node(),
+        (Access::Admin, Principal::Certificate(_)) => principal.is_admin(),
     };
     if allowed {
         return Ok(());
     }
-    let needed =
-        if access == Access::Node { "a node's certificate" } else { "a node's or an admin's certificate" };
+    let needed = match access {
+        Access::Node => "a node's certificate",
+        Access::Admin => "an admin's certificate, shown to the node that acts",
+        Access::Public | Access::Authenticated | Access::Member => "a node's or an admin's certificate",
+    };
     Err(Fault::new(Reason::Denied, format!("{principal} may not use {what}; it takes {needed}")))
 }
 
@@ -175,6 +181,16 @@ mod tests {
     }
 
     #[test]
+    fn an_admin_whom_a_node_asserts_may_not_act_as_one() {
+        let mut sent = headers(&[(HOP, "1"), (PRINCIPAL, ADMIN)]);
+        let caller = authenticate(&connection(Some(WORKER)), &mut sent).expect("known");
+        assert!(caller.principal.is_admin());
+        let fault = authorize(&caller, Access::Admin, "x").expect_err("refused");
+        assert_eq!(fault.reason, Reason::Denied);
+        assert!(fault.message.contains("an admin's certificate, shown to the node that acts"), "{fault}");
+    }
+
+    #[test]
     fn each_access_class_lets_in_who_it_names() {
         let caller = |id| authenticate(&connection(id), &mut HeaderMap::new()).expect("known");
         for (access, anonymous, admin, node) in [
@@ -182,6 +198,7 @@ mod tests {
             (Access::Authenticated, false, true, true),
             (Access::Member, false, true, true),
             (Access::Node, false, false, true),
+            (Access::Admin, false, true, false),
         ] {
             assert_eq!(authorize(&caller(None), access, "x").is_ok(), anonymous, "{access:?}");
             assert_eq!(authorize(&caller(Some(ADMIN)), access, "x").is_ok(), admin, "{access:?}");

@@ -44,6 +44,11 @@ settings! {
     /// of a cluster, which then waits to be found; at most 64.
     coordinator_addresses: Vec<SeedAddress> = "[]";
 
+    /// A file with a join token, as `p2pctl cluster join-token create` prints it: a node without certificate
+    /// joins with it, as with --join. Once there is a certificate the file is not read and may be removed.
+    /// Keep it readable by the node's user only.
+    join_token_file: Option<PathBuf> = "";
+
     /// The addresses at which other nodes should dial this one: "IP", which means our own port, or
     /// "IP:port". Set it behind NAT or where a host has several networks. Empty: the address that leads
     /// towards the other nodes is found; at most 16.

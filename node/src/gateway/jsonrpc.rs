@@ -44,7 +44,8 @@ pub(super) async fn answer_request(
     request: Request<Body>,
 ) -> Result<Response<Body>, Fault> {
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = media_type.unwrap_or("application/json").split(';').next().unwrap_or_default().trim();
+    // Asked for strictly: a web page can make a browser post anything else without asking first (CORS).
+    let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Fault::new(Reason::UnsupportedMediaType, "/rpc takes application/json"));
     }
@@ -157,6 +158,7 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::Unauthenticated
         | Reason::Denied
         | Reason::RateLimited
+        | Reason::Precondition
         | Reason::NotFound
         | Reason::TooLarge
         | Reason::DeadlineExceeded

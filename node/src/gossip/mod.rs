@@ -5,7 +5,6 @@
 //! | `handle` | what other parts hold: view, publish, leave, accepted streams |
 //! | `task` | the loop: commands and time in, effects out |
 //! | `link` | one gossip stream: hello, then frames both ways |
-//! | `seeds` | addresses from the configuration, resolved anew at each try |
 //! | `keyring` | signing and verifying for the engine, with this node's identity |
 //! | `events` `metrics` | what is logged and counted |
 //!
@@ -21,7 +20,6 @@ mod handle;
 mod keyring;
 mod link;
 mod metrics;
-mod seeds;
 mod task;
 
 pub use handle::Gossip;

@@ -6,12 +6,11 @@ use super::{
     keyring::NodeKeyring,
     link::{self, Introduction, Link, frame},
     metrics::{GossipMetrics, kind_word},
-    seeds,
 };
 use crate::{
     config::SeedAddress,
     identity::IdentityStore,
-    peer::{DialError, PeerConnection, PeerPool},
+    peer::{DialError, PeerConnection, PeerPool, resolve},
     persist::EpochFile,
     telemetry::Metrics,
 };
@@ -354,7 +353,7 @@ impl Task {
             seeds.iter().map(|seed| self.complaints.insert(seed.to_string())).collect();
         tokio::spawn(async move {
             for (seed, first) in seeds.iter().zip(first_complaints) {
-                for address in seeds::resolve(seed).await {
+                for address in resolve(seed).await {
                     if reached.contains(&address) {
                         continue;
                     }

@@ -196,7 +196,7 @@ pub enum IdentityError {
     },
     /// A worker without certificate.
     #[error(
-        "node {node} has no certificate: {} (ssl_cert_file) does not exist; on the coordinator's host run `p2pctl certs generate --node {node}:worker` and copy {node}_cert.pem, {node}_key.pem and ca_cert.pem here",
+        "node {node} has no certificate: {} (ssl_cert_file) does not exist; on the coordinator's host run `p2pctl certs generate --node {node}:worker` and copy {node}_cert.pem, {node}_key.pem and ca_cert.pem here, or on any host run `p2pctl cluster join-token create --node {node}` and start this node with --join TOKEN",
         path.display()
     )]
     NoCertificate {

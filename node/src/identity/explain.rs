@@ -1,6 +1,6 @@
 //! Failed handshakes as sentences that a person can act on.
 
-use super::{instant, trust::TrustError};
+use super::{instant, pinned::NotTheCoordinator, trust::TrustError};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use std::io;
 
@@ -48,10 +48,14 @@ fn theirs(reason: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "the peer's certificate was issued by another CA than those in ssl_ca_cert_file".to_owned()
         }
-        CertificateError::Other(other) => match other.0.downcast_ref::<TrustError>() {
-            Some(error) => format!("the peer was refused: {error}"),
-            None => format!("the peer's certificate was refused: {other}"),
-        },
+        CertificateError::Other(other) => {
+            let trust = other.0.downcast_ref::<TrustError>().map(ToString::to_string);
+            let pin = || other.0.downcast_ref::<NotTheCoordinator>().map(ToString::to_string);
+            match trust.or_else(pin) {
+                Some(error) => format!("the peer was refused: {error}"),
+                None => format!("the peer's certificate was refused: {other}"),
+            }
+        }
         other => format!("the peer's certificate was refused: {other}"),
     }
 }

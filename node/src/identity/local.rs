@@ -81,7 +81,10 @@ impl Identity {
             warnings.push(Warning::StandsAlone(expected.node_id.clone()));
         }
         let tls = |source| IdentityError::Tls { path: files.cert.clone(), source };
-        let server = tls::server_config(chain.clone(), &key, Arc::clone(&trust)).map_err(tls)?;
+        // Whoever joins meets a coordinator first, and must see the root whose key its join token pins.
+        let root = Some(Role::Coordinator).filter(|role| *role == certificate.spiffe.role);
+        let root = root.and_then(|_| trust.root_of(&chain, now).cloned());
+        let server = tls::server_config(chain.clone(), root, &key, Arc::clone(&trust)).map_err(tls)?;
         let peer_client = tls::peer_client_config(chain.clone(), &key, Arc::clone(&trust)).map_err(tls)?;
         Ok(Self { certificate, chain, key, trust, server, peer_client, warnings, stands_alone })
     }

@@ -12,9 +12,11 @@
 //! | [`tls`] [`explain`] | rustls configurations with our verifiers; failed handshakes as sentences |
 //! | [`local`] `error` [`store`] | this node's own identity, loaded and checked; what can be wrong; hot reload |
 //! | [`bootstrap`] | what to do at start when there is no certificate yet |
+//! | [`join_token`] | the text of a join token |
+//! | [`csr`] [`pinned`] [`enrolled`] | a new node's request, its TLS before it has a root, its files afterwards |
 //!
-//! Not here: join tokens and enrolment, access tokens, revocations, the signed trust bundle's life cycle.
-//! They build on this module, which imports nothing of this crate.
+//! Not here: who may join (`enrol`), access tokens, revocations, the signed trust bundle's life cycle. They
+//! build on this module, which imports nothing of this crate but the addresses of [`crate::config`].
 //!
 //! Data flows one way: files → [`Identity`] → [`rustls::ServerConfig`] / [`rustls::ClientConfig`] for
 //! connections and [`Trust`] for signed messages. [`IdentityStore`] swaps the whole [`Identity`] at once, so
@@ -26,15 +28,19 @@
 pub mod bootstrap;
 pub mod ca;
 pub mod certificate;
+pub mod csr;
+pub mod enrolled;
 mod error;
 pub mod explain;
 pub mod files;
 pub mod grant;
 pub mod inspect;
 mod instant;
+pub mod join_token;
 pub mod key;
 pub mod local;
 pub mod pem;
+pub mod pinned;
 pub mod store;
 pub mod tls;
 pub mod trust;
@@ -46,12 +52,16 @@ mod tests;
 pub use bootstrap::{BootstrapPolicy, Created, ensure};
 pub use ca::{Ca, CaError, Issued, LeafRequest, San, Validity, self_signed};
 pub use certificate::{InvalidCertificate, PeerCertificate};
+pub use csr::{InvalidCsr, proven_key};
+pub use enrolled::{Enrolled, EnrolledError, PendingKey};
 pub use error::{IdentityError, Warning, WhichFile};
 
 pub use files::{GenerateError, GenerateRequest, generate};
 pub use inspect::{CertificateInfo, VerifyError, inspect, verify};
+pub use join_token::{InvalidJoinToken, InvalidTokenId, JoinToken, RootPin, TokenId, TokenSecret};
 pub use local::{Expected, Identity, IdentityFiles};
 pub use pem::FileError;
+pub use pinned::{NotTheCoordinator, PinnedCoordinator};
 pub use store::{IdentityStore, Reloaded};
 pub use trust::{Trust, TrustError, Usage};
 pub use write::WriteError;

@@ -1,5 +1,6 @@
 //! Reading PEM (RFC 7468) with limits, and errors that name the file.
 
+use base64::Engine as _;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{
     fs::File,
@@ -12,6 +13,9 @@ pub const MAX_FILE_LEN: u64 = 1024 * 1024;
 
 /// Most certificates in one file.
 pub const MAX_CERTIFICATES: usize = 64;
+
+/// Characters of base64 in a line (RFC 7468 § 2).
+const LINE_LEN: usize = 64;
 
 /// Why a file of certificates or a key could not be used. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +76,17 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, N
         found.push(certificate.map_err(|_| NotCertificates::Encoding)?);
     }
     if found.is_empty() { Err(NotCertificates::None) } else { Ok(found) }
+}
+
+/// One certificate as PEM text (RFC 7468 § 5).
+pub fn to_text(der: &[u8]) -> String {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in encoded.as_bytes().chunks(LINE_LEN) {
+        text.extend(line.iter().copied().map(char::from));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
 }
 
 /// [`certificates`] of a file.

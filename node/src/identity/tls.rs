@@ -35,11 +35,15 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Tickets are encrypted under keys of this configuration (new ones every 6 h), so replacing it ends the
 /// resumption of everything verified under older trust. A resumed session is not verified again: whoever
 /// accepts the connection checks time and revocations on the peer's certificate.
+///
+/// `root`, if given, is sent behind the chain: a node that joins knows only the hash of its key.
 pub(super) fn server_config(
-    chain: Vec<CertificateDer<'static>>,
+    mut chain: Vec<CertificateDer<'static>>,
+    root: Option<CertificateDer<'static>>,
     key: &NodeKey,
     trust: Arc<Trust>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
+    chain.extend(root);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_client_cert_verifier(Arc::new(Verifier::new(trust)))

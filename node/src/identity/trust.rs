@@ -3,7 +3,9 @@
 use super::{
     certificate::{self, InvalidCertificate, PeerCertificate},
     grant::TOKEN_SIGNING_OID_DER,
-    instant, key, tls,
+    instant, key,
+    pinned::{RootPin, pin_of},
+    tls,
 };
 use p2p_core::{ClusterId, Role, SpiffeId};
 use rustls::DistinguishedName;
@@ -176,6 +178,23 @@ impl Trust {
     /// All trusted certificates, as given.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// SHA-256 of each trusted CA's key: what join tokens pin.
+    pub fn pins(&self) -> Vec<RootPin> {
+        self.roots.iter().filter_map(|root| pin_of(root)).collect()
+    }
+
+    /// The trusted CA certificate that a node's chain leads to.
+    pub(super) fn root_of(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: UnixTime,
+    ) -> Option<&CertificateDer<'static>> {
+        self.roots.iter().find(|root| {
+            let alone = Self::new(self.cluster.clone(), vec![(*root).clone()]);
+            pin_of(root).is_some() && alone.is_ok_and(|trust| trust.verify(chain, Usage::Server, now).is_ok())
+        })
     }
 
     /// The names of the trusted CAs, as TLS servers offer them to clients that choose among certificates.

@@ -63,11 +63,20 @@ pub(super) fn write_all(files: Vec<NewFile>) -> Result<Vec<PathBuf>, WriteError>
     Ok(files.into_iter().map(|file| file.path).collect())
 }
 
+/// Renames `from` to `to`, beside it, durably.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
+    let failed = |source| WriteError { path: to.to_owned(), source };
+    fs::rename(from, to).and_then(|()| File::open(directory_of(to))?.sync_all()).map_err(failed)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes to a temporary file beside the target, then renames it over the target; a file that must not
 /// exist is hard-linked instead, which fails if it does, even when it appeared a moment ago.
 fn write(file: &NewFile) -> io::Result<()> {
-    let directory = file.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory_of(&file.path);
     fs::create_dir_all(directory)?;
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(io::Error::other)?;

@@ -5,8 +5,10 @@
 //! breaks or more than `peer_connections_max` are open; then the one unused for longest is let go.
 
 mod dial;
+mod resolve;
 
 pub use dial::{CONNECTION_WINDOW, DialError, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain};
+pub use resolve::resolve;
 
 use crate::{identity::IdentityStore, telemetry::Metrics};
 use p2p_core::NodeId;

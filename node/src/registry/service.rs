@@ -41,8 +41,10 @@ pub struct LocalService {
     pub name: ServiceName,
     /// Its methods.
     pub methods: Vec<MethodInfo>,
-    /// Who may call it.
+    /// Who may call its methods, but for the exceptions.
     pub access: Access,
+    /// Methods, by their bare names, that others may call than [`Self::access`] says.
+    pub exceptions: BTreeMap<&'static str, Access>,
     /// Its descriptors.
     pub schema: Arc<Schema>,
     /// Labels of its record.
@@ -78,7 +80,19 @@ impl LocalService {
                 response.map(Body::new)
             })
         });
-        Ok(Self { name, methods, access, schema, labels: BTreeMap::new(), handler })
+        let (exceptions, labels) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { name, methods, access, exceptions, schema, labels, handler })
+    }
+
+    /// Lets others call `method` than the rest of the service.
+    pub fn except(mut self, method: &'static str, access: Access) -> Self {
+        self.exceptions.insert(method, access);
+        self
+    }
+
+    /// Who may call `method`.
+    pub fn access_of(&self, method: &MethodInfo) -> Access {
+        self.exceptions.get(method.path.method()).copied().unwrap_or(self.access)
     }
 
     /// What the node publishes of it.

@@ -135,7 +135,7 @@ impl Table {
                 let method = Method {
                     info: info.clone(),
                     class: rate_class(service.name.as_str()),
-                    access: service.access,
+                    access: service.access_of(info),
                     local: Some(LocalHandler(service.handler.clone())),
                     providers: if built_in { everywhere.clone() } else { Vec::new() },
                     descriptor_digest: None,

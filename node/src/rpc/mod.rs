@@ -7,12 +7,14 @@
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
+//! | `p2p.v1.EnrollmentService` | admins; anybody with a join token: Enroll | `enrollment` |
 //! | `grpc.health.v1.Health` | anybody | `health` |
 //! | `grpc.reflection.v1`, `v1alpha` | nodes, admins | `reflection` |
 
 pub mod cluster;
 
 mod call;
+mod enrollment;
 mod gossip;
 mod health;
 mod reflection;
@@ -23,6 +25,7 @@ pub use system::NodeFacts;
 
 use crate::{
     auth::{Access, Caller},
+    enrol::Enrolment,
     error::Fault,
     gossip::Gossip,
     registry::{LocalService, ServiceError},
@@ -31,14 +34,17 @@ use crate::{
     shutdown::ShutdownWatch,
 };
 use p2p_proto::v1::{
-    cluster_service_server::ClusterServiceServer, gossip_service_server::GossipServiceServer,
-    registry_service_server::RegistryServiceServer, rpc_service_server::RpcServiceServer,
-    system_service_server::SystemServiceServer,
+    cluster_service_server::ClusterServiceServer, enrollment_service_server::EnrollmentServiceServer,
+    gossip_service_server::GossipServiceServer, registry_service_server::RegistryServiceServer,
+    rpc_service_server::RpcServiceServer, system_service_server::SystemServiceServer,
 };
 use std::sync::Arc;
 use tonic::{Extensions, Status};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::{v1, v1alpha};
+
+/// Largest request of EnrollmentService, in bytes: a signing request, or a grant, with names.
+const MAX_ENROLMENT_BYTES: usize = 64 * 1024;
 
 /// What the built-in services work with.
 #[derive(Clone, Debug)]
@@ -47,6 +53,8 @@ pub struct Parts {
     pub facts: Arc<NodeFacts>,
     /// Gossip.
     pub gossip: Gossip,
+    /// Joining.
+    pub enrolment: Arc<Enrolment>,
     /// Routing and the registry.
     pub router: Arc<Router>,
     /// The stop signal.
@@ -74,12 +82,15 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
     let registry = RegistryServiceServer::new(registry::Methods(parts.router.clone()));
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
+    let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone()))
+        .max_decoding_message_size(MAX_ENROLMENT_BYTES);
     let reflection = reflection::Reflection(parts.router.registry().clone());
     Ok(vec![
         LocalService::new(gossip, ours.clone(), Access::Node)?,
         LocalService::new(cluster, ours.clone(), Access::Member)?,
         LocalService::new(registry, ours.clone(), Access::Member)?,
         LocalService::new(call, ours.clone(), Access::Member)?,
+        LocalService::new(enrollment, ours.clone(), Access::Admin)?.except("Enroll", Access::Public),
         LocalService::new(system, ours, Access::Member)?,
         LocalService::new(HealthServer::new(health::Health(parts.clone())), health, Access::Public)?,
         LocalService::new(

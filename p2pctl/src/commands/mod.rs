@@ -34,6 +34,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Cluster(cluster::ClusterCommand::Status(_)) => {
             block_on(cluster::status::run(&session, output))
         }
+        Command::Cluster(cluster::ClusterCommand::JoinToken(command)) => {
+            block_on(cluster::join_token::run(&command, &session, output))
+        }
         Command::Rpc(rpc::RpcCommand::List(_)) => block_on(rpc::list::run(&session, output)),
         Command::Rpc(rpc::RpcCommand::Describe(args)) => {
             block_on(rpc::describe::run(&args, &session, output))

@@ -76,7 +76,7 @@ fn server(issued: &Issued, ca: &Ca) -> Arc<ServerConfig> {
     let roots = pem::certificates(ca.cert_pem().as_bytes()).unwrap();
     let cluster = PeerCertificate::parse(issued.der()).unwrap().spiffe.cluster;
     let trust = Arc::new(Trust::new(cluster, roots).unwrap());
-    tls::server_config(vec![issued.der().clone()], &key, trust).unwrap()
+    tls::server_config(vec![issued.der().clone()], None, &key, trust).unwrap()
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `p2pctl cluster`: who is in the cluster and how it fares.
 
+pub(crate) mod join_token;
 pub(crate) mod nodes;
 pub(crate) mod status;
 
@@ -10,4 +11,8 @@ pub(crate) enum ClusterCommand {
     #[command(alias = "node")]
     Nodes(nodes::NodesArgs),
     Status(status::StatusArgs),
+    /// Makes, shows and takes back the tokens with which hosts join the cluster
+    #[command(alias = "join-tokens", subcommand)]
+    #[command(after_help = "Examples:\n  p2pctl cluster join-token create --node worker-3")]
+    JoinToken(join_token::JoinTokenCommand),
 }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The socket addresses of a seed; none if its name does not resolve now.
-pub(super) async fn resolve(seed: &SeedAddress) -> Vec<SocketAddr> {
+pub async fn resolve(seed: &SeedAddress) -> Vec<SocketAddr> {
     let name = match &seed.host {
         SeedHost::Ip(ip) => return vec![SocketAddr::new(*ip, seed.port)],
         SeedHost::Name(name) => name,

@@ -1,0 +1,125 @@
+//! The node's certificate at start: found, made, or joined for with a token.
+
+use super::{advertise, builder::StartError};
+use crate::{
+    config::Config,
+    enrol::{JoinError, JoinSource, Joining, TokenStore, join},
+    identity::{
+        BootstrapPolicy, Created, Expected, IdentityError, IdentityFiles, IdentityStore, San, UnixTime,
+        enrolled, ensure, files::node_sans,
+    },
+};
+use std::net::SocketAddr;
+
+/// Loads the node's identity, after making it or joining for it if there is none. `listening` is bound
+/// already: the coordinator looks whether it can reach this node.
+pub(super) async fn obtain(
+    config: &Config,
+    source: Option<JoinSource>,
+    listening: SocketAddr,
+    tokens: &mut TokenStore,
+) -> Result<IdentityStore, StartError> {
+    let files = files(config);
+    let may_join = source.is_some() && config.https_enabled;
+    let (ensure_config, ensure_files) = (config.clone(), files.clone());
+    let created = blocking(move || make(&ensure_config, &ensure_files, may_join)).await??;
+    if created == Created::MustEnrol
+        && let Some(source) = source
+    {
+        enrol(config, source, &files, listening, tokens).await?;
+    } else if let Some(source) = source {
+        tracing::info!(%source, "this node has a certificate; the join token is not used");
+    }
+    let load_config = config.clone();
+    Ok(blocking(move || load(&load_config, files)).await??)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
+    Ok(tokio::task::spawn_blocking(work).await?)
+}
+
+fn files(config: &Config) -> IdentityFiles {
+    IdentityFiles {
+        cert: config.ssl_cert_file.clone(),
+        key: config.ssl_key_file.clone(),
+        ca_cert: config.ssl_ca_cert_file.clone(),
+        ca_key: config.ssl_ca_key_file.clone(),
+    }
+}
+
+/// Names for a certificate, beside those that every node has.
+fn sans(config: &Config) -> Vec<San> {
+    let configured = config.advertise_addresses.iter().map(|address| address.ip);
+    let bound = Some(config.bind_address).filter(|ip| !ip.is_unspecified());
+    configured.chain(bound).map(San::Ip).collect()
+}
+
+/// Without TLS nothing is verified; the certificate then only names the node.
+fn verifies(config: &Config) -> bool {
+    config.ssl_verify && config.https_enabled
+}
+
+fn make(config: &Config, files: &IdentityFiles, may_join: bool) -> Result<Created, StartError> {
+    if enrolled::complete(files).map_err(JoinError::from)? {
+        tracing::info!(certificate = %files.cert.display(), "completed a join that had been interrupted");
+    }
+    if may_join && config.coordinator_mode && !files.cert.exists() {
+        return Err(JoinError::Coordinator.into());
+    }
+    let policy = BootstrapPolicy {
+        node_id: config.node_id.clone(),
+        cluster_id: config.cluster_id.clone(),
+        coordinator: config.coordinator_mode,
+        ssl_verify: verifies(config),
+        has_join_token: may_join,
+        sans: sans(config),
+    };
+    let created = ensure(files, &policy, UnixTime::now())?;
+    if created == Created::SelfSigned {
+        tracing::warn!(
+            certificate = %files.cert.display(),
+            "ssl_verify is off: made a self-signed certificate; this node stands alone and joins no cluster"
+        );
+    }
+    Ok(created)
+}
+
+async fn enrol(
+    config: &Config,
+    source: JoinSource,
+    files: &IdentityFiles,
+    listening: SocketAddr,
+    tokens: &mut TokenStore,
+) -> Result<(), StartError> {
+    let token = blocking(move || source.read()).await?.map_err(JoinError::from)?;
+    // The way to the coordinator tells which of our addresses others should dial.
+    let mut towards = config.clone();
+    if towards.coordinator_addresses.is_empty() {
+        towards.coordinator_addresses = token.coordinators.clone();
+    }
+    let advertised = advertise::addresses(&towards, listening);
+    let joining = Joining {
+        node: config.node_id.clone(),
+        cluster: config.cluster_id.clone(),
+        files: files.clone(),
+        advertise: advertised.first().copied().unwrap_or(listening),
+        sans: node_sans(&config.node_id, &sans(config)),
+    };
+    // Before the certificate: with one, and without the addresses, the node would be lost after a restart.
+    tokens.remember_coordinators(&token.coordinators)?;
+    Ok(join(&token, joining).await?)
+}
+
+fn load(config: &Config, files: IdentityFiles) -> Result<IdentityStore, IdentityError> {
+    let expected = Expected {
+        node_id: config.node_id.clone(),
+        cluster_id: config.cluster_id.clone(),
+        coordinator: config.coordinator_mode,
+        may_stand_alone: !verifies(config),
+    };
+    let store = IdentityStore::load(files, expected, UnixTime::now())?;
+    for warning in store.current().warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(store)
+}

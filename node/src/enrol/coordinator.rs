@@ -1,0 +1,377 @@
+//! The coordinator's side: makes join tokens, and certificates for those who redeem them.
+
+mod admin;
+
+pub use admin::NewToken;
+
+use super::{
+    attempts::Attempts,
+    metrics::EnrolMetrics,
+    names::Names,
+    refusal::Refusal,
+    store::TokenStore,
+    token::{Redeemable, StoredToken, Use, check_secret, hash},
+};
+use crate::{
+    config::AdvertiseAddress,
+    error::{Fault, Reason},
+    identity::{
+        Ca, CaError, Enrolled, Identity, IdentityStore, LeafRequest, PeerCertificate, San, TokenId,
+        TokenSecret, UnixTime, Validity, inspect, pem, proven_key,
+    },
+    telemetry::Metrics,
+};
+use p2p_core::{
+    NodeId, Role, SpiffeId,
+    gossip::{MemberView, View},
+    grant::Grant,
+};
+use p2p_proto::{
+    Timestamp,
+    v1::{JoinTokenState, MemberState},
+};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, watch},
+};
+
+/// Validity of an enrolled certificate, in days.
+const CERTIFICATE_DAYS: u32 = 30;
+/// Longest wait for a new node to be reached.
+const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Most new nodes that are dialled at a time.
+const DIAL_BACKS_MAX: usize = 64;
+
+/// What enrolment works with.
+#[derive(Debug)]
+pub struct Issuing {
+    /// This node's certificates, and where the CA lies.
+    pub identity: Arc<IdentityStore>,
+    /// The tokens.
+    pub store: TokenStore,
+    /// The cluster as this node sees it.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Where this node tells others to dial it, most preferred first.
+    pub advertised: Vec<SocketAddr>,
+}
+
+/// A request to enrol, as it came.
+#[derive(Clone)]
+pub struct Request {
+    /// Where it came from.
+    pub from: IpAddr,
+    /// Whether another node passed it on.
+    pub forwarded: bool,
+    /// Should be a [`TokenId`].
+    pub token_id: Vec<u8>,
+    /// Should be a [`TokenSecret`].
+    pub secret: Vec<u8>,
+    /// PKCS #10, DER.
+    pub csr: Vec<u8>,
+    /// Should be a node id.
+    pub node_id: String,
+    /// Should be `ip:port`.
+    pub advertise_address: String,
+    /// Names for the certificate.
+    pub sans: Vec<String>,
+}
+
+/// What a request comes to once it is proven.
+struct Proven {
+    token: TokenId,
+    public_key: Vec<u8>,
+    node: NodeId,
+    address: SocketAddr,
+}
+
+enum Step {
+    Again(Vec<u8>),
+    DialBack(Proven),
+}
+
+/// Enrolment at one node. At one that cannot issue, every token is unknown.
+#[derive(Debug)]
+pub struct Enrolment {
+    identity: Arc<IdentityStore>,
+    store: Mutex<TokenStore>,
+    view: watch::Receiver<Arc<View>>,
+    advertised: Vec<SocketAddr>,
+    attempts: Mutex<Attempts>,
+    dial_backs: Semaphore,
+    metrics: EnrolMetrics,
+}
+
+impl Enrolment {
+    /// Enrolment with `issuing`.
+    pub fn new(issuing: Issuing, metrics: &Metrics) -> Arc<Self> {
+        let metrics = metrics.register(EnrolMetrics::register);
+        let enrolment = Self {
+            identity: issuing.identity,
+            store: Mutex::new(issuing.store),
+            view: issuing.view,
+            advertised: issuing.advertised,
+            attempts: Mutex::new(Attempts::new(Instant::now())),
+            dial_backs: Semaphore::new(DIAL_BACKS_MAX),
+            metrics,
+        };
+        enrolment.show_tokens();
+        Arc::new(enrolment)
+    }
+
+    fn store(&self) -> MutexGuard<'_, TokenStore> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show_tokens(&self) {
+        self.metrics.tokens.set(i64::try_from(self.store().tokens().len()).unwrap_or(i64::MAX));
+    }
+
+    /// Redeems a token: the certificate and the roots of the cluster, recorded before they are returned.
+    ///
+    /// # Errors
+    ///
+    /// Each is logged and counted here; the caller is told [`Refusal::to_fault`].
+    pub async fn enrol(self: &Arc<Self>, request: Request) -> Result<Enrolled, Refusal> {
+        let (from, node) = (request.from, shown(&request.node_id));
+        let token = token_id(&request).map(|id| id.to_string()).unwrap_or_default();
+        let result = self.enrol_charged(request).await;
+        match &result {
+            Ok((_, word)) => {
+                self.metrics.count(word);
+                tracing::info!(peer.address = %from, member = node, token.id = token, result = word, "node enrolled");
+            }
+            Err(refusal) => {
+                self.metrics.count(refusal.word());
+                tracing::warn!(
+                    peer.address = %from, member = node, token.id = token,
+                    reason = refusal.word(), error = %refusal, "enrolment refused"
+                );
+            }
+        }
+        result.map(|(enrolled, _)| enrolled)
+    }
+
+    async fn enrol_charged(self: &Arc<Self>, request: Request) -> Result<(Enrolled, &'static str), Refusal> {
+        let attempts = || self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = request.from;
+        attempts().take(from, Instant::now()).map_err(|retry_after| Refusal::TooMany { retry_after })?;
+        let enrolled = self.enrol_proven(request).await?;
+        attempts().give_back(from, Instant::now());
+        Ok(enrolled)
+    }
+
+    async fn enrol_proven(self: &Arc<Self>, request: Request) -> Result<(Enrolled, &'static str), Refusal> {
+        if request.forwarded {
+            return Err(Refusal::Forwarded);
+        }
+        let (this, proving) = (self.clone(), request.clone());
+        let step = blocking(move || this.prove(&proving, UnixTime::now()));
+        let proven = match step.await.map_err(|_| Refusal::Interrupted)?? {
+            Step::Again(certificate) => return Ok((self.answer(certificate), "again")),
+            Step::DialBack(proven) => proven,
+        };
+        self.dial_back(proven.address).await?;
+        let this = self.clone();
+        let issued = blocking(move || this.issue(&proven, &request.sans, UnixTime::now()));
+        let issued = issued.await.map_err(|_| Refusal::Interrupted)??;
+        Ok((self.answer(issued), "ok"))
+    }
+
+    fn answer(&self, certificate: Vec<u8>) -> Enrolled {
+        let trust = self.identity.current().trust();
+        Enrolled { chain: vec![certificate], roots: trust.roots().iter().map(|root| root.to_vec()).collect() }
+    }
+
+    /// Everything that can be judged without dialling. The same work for everybody up to the secret.
+    fn prove(&self, request: &Request, now: UnixTime) -> Result<Step, Refusal> {
+        let csr = proven_key(&request.csr);
+        let secret = request.secret.as_slice().try_into().map(TokenSecret::new);
+        let store = self.store();
+        let found = token_id(request).as_ref().and_then(|id| store.find(id));
+        check_secret(found, &secret.unwrap_or(TokenSecret::new([0; 32])))?;
+        let token = found.ok_or(Refusal::Unknown)?;
+        // The state first: who holds a token that is over is told no more than a stranger.
+        match token.state(now) {
+            JoinTokenState::Revoked => return Err(Refusal::Revoked),
+            JoinTokenState::Expired => return Err(Refusal::Expired),
+            JoinTokenState::Unspecified | JoinTokenState::Valid | JoinTokenState::Used => {}
+        }
+        let public_key = match csr {
+            Ok(public_key) => public_key,
+            Err(_) if token.uses_left() == 0 => return Err(Refusal::Used),
+            Err(error) => return Err(error.into()),
+        };
+        let redeemable = token.redeem(&public_key, now)?;
+        let node = node_for(token, &request.node_id)?;
+        if let Redeemable::Again(certificate) = redeemable {
+            return Ok(Step::Again(certificate));
+        }
+        self.check_free(&store, token, &node, &public_key, now)?;
+        let address = advertised(&request.advertise_address)?;
+        Ok(Step::DialBack(Proven { token: token.id, public_key, node, address }))
+    }
+
+    /// Whether nobody else has the id, or the token hands it over. A coordinator's is never handed to a worker.
+    fn check_free(
+        &self,
+        store: &TokenStore,
+        token: &StoredToken,
+        node: &NodeId,
+        public_key: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        let taken = |holder: String| Err(Refusal::NodeIdTaken { node: node.clone(), holder });
+        if *node == self.identity.current().spiffe().name {
+            return taken("it is this coordinator's own".to_owned());
+        }
+        let view = self.view.borrow();
+        let member = view.members.get(node);
+        if member.is_some_and(|member| member.role() == Role::Coordinator) {
+            return taken("it is a coordinator's".to_owned());
+        }
+        if token.replace {
+            return Ok(());
+        }
+        if let Some(member) = member.filter(|member| holds_id(member, now)) {
+            let until = until(member.records.signer.expires_at);
+            return taken(format!(
+                "a member that is {} has a certificate until {until}",
+                member.state.word()
+            ));
+        }
+        let key = hash(public_key);
+        let mut issued = store.issued_to(node);
+        match issued.find(|used| used.not_after >= now.as_secs() && used.key_sha256 != key) {
+            Some(used) => taken(format!(
+                "a node that joined with another key has a certificate until {}",
+                until(i64::try_from(used.not_after).unwrap_or(i64::MAX))
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the address that the new node wants to be dialled at takes connections.
+    async fn dial_back(&self, address: SocketAddr) -> Result<(), Refusal> {
+        let unreachable = |why: String| Refusal::Unreachable { address, why };
+        let _permit = self.dial_backs.acquire().await.map_err(|_| Refusal::Interrupted)?;
+        match tokio::time::timeout(DIAL_BACK_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_stream)) => Ok(()),
+            Ok(Err(error)) => Err(unreachable(error.to_string())),
+            Err(_elapsed) => Err(unreachable(format!("no answer within {} s", DIAL_BACK_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Issues and records. The token is looked at again: others may have used it up during the dial.
+    fn issue(&self, proven: &Proven, sans: &[String], now: UnixTime) -> Result<Vec<u8>, Refusal> {
+        let identity = self.identity.current();
+        let names = self.names(&identity, &proven.node, proven.address.ip());
+        let ca = self.ca(&identity, now)?;
+        let mut store = self.store();
+        let token = store.find(&proven.token).ok_or(Refusal::Unknown)?;
+        if let Redeemable::Again(certificate) = token.redeem(&proven.public_key, now)? {
+            return Ok(certificate);
+        }
+        self.check_free(&store, token, &proven.node, &proven.public_key, now)?;
+        let (sans, left_out) = names.choose(sans);
+        if !left_out.is_empty() {
+            tracing::warn!(member = %proven.node, names = ?left_out, "names left out of the certificate: not valid, or another node's");
+        }
+        let grant = token.grant.as_ref().map(|globs| Grant::parse(globs)).transpose()?;
+        let request = LeafRequest {
+            spiffe: SpiffeId::new(identity.cluster_id().clone(), token.role, proven.node.clone()),
+            sans,
+            grant,
+            validity: Validity::days(now, CERTIFICATE_DAYS)?,
+        };
+        let certificate = ca.certify(&request, &proven.public_key)?.to_vec();
+        let not_after = PeerCertificate::parse(&certificate).map_err(CaError::from)?.not_after;
+        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, not_after);
+        store.record(&proven.token, redemption)?;
+        Ok(certificate)
+    }
+
+    /// The names that are other nodes': their ids, their addresses, and what our own certificate carries.
+    fn names(&self, identity: &Identity, node: &NodeId, proven: IpAddr) -> Names {
+        let mut taken = BTreeSet::new();
+        let own = identity.chain_der().first().map(|der| pem::to_text(der));
+        for info in own.into_iter().filter_map(|pem| inspect(pem.as_bytes(), UnixTime::now()).ok()).flatten()
+        {
+            taken.extend(info.dns_names.into_iter().map(San::Dns));
+            taken.extend(info.ip_addresses.into_iter().map(San::Ip));
+        }
+        let view = self.view.borrow();
+        for (other, member) in view.members.iter().filter(|(other, _)| *other != node) {
+            taken.insert(San::Dns(other.to_string()));
+            let addresses = member.records.node.addresses.iter().filter_map(|text| text.parse().ok());
+            taken.extend(addresses.map(|address: SocketAddr| San::Ip(address.ip())));
+        }
+        Names { taken, proven }
+    }
+
+    /// The CA of this coordinator, read anew: it may have been replaced.
+    fn ca(&self, identity: &Identity, now: UnixTime) -> Result<Ca, CaError> {
+        let files = self.identity.files();
+        if identity.spiffe().role != Role::Coordinator {
+            return Err(CaError::NotCa(identity.spiffe().to_string()));
+        }
+        let ca = Ca::load(&files.ca_cert, &files.ca_key)?;
+        ca.check(identity.cluster_id(), now)?;
+        Ok(ca)
+    }
+}
+
+fn token_id(request: &Request) -> Option<TokenId> {
+    request.token_id.as_slice().try_into().ok().map(TokenId::new)
+}
+
+/// The node id that the certificate will carry.
+fn node_for(token: &StoredToken, asked: &str) -> Result<NodeId, Refusal> {
+    let malformed = |error| Refusal::Malformed(format!("the node id {:?} is invalid: {error}", shown(asked)));
+    let asked: NodeId = asked.parse().map_err(malformed)?;
+    match &token.node_id {
+        Some(bound) if *bound != asked => Err(Refusal::OtherNode { bound: bound.clone(), asked }),
+        Some(_) | None => Ok(asked),
+    }
+}
+
+fn advertised(text: &str) -> Result<SocketAddr, Refusal> {
+    let malformed =
+        |why: String| Refusal::Malformed(format!("the address {:?} cannot be dialled: {why}", shown(text)));
+    let address: SocketAddr =
+        text.parse().map_err(|_| malformed("it is not of the form ip:port".to_owned()))?;
+    let checked: Result<AdvertiseAddress, _> = text.parse();
+    checked.map(|_| address).map_err(|error| malformed(error.to_string()))
+}
+
+/// What a stranger sent, short enough for a log line.
+fn shown(text: &str) -> String {
+    text.chars().take(64).filter(|c| !c.is_control()).collect()
+}
+
+fn holds_id(member: &MemberView, now: UnixTime) -> bool {
+    let serving = match member.state {
+        MemberState::Alive | MemberState::Suspect => true,
+        MemberState::Down | MemberState::Left | MemberState::Unspecified => false,
+    };
+    serving || u64::try_from(member.records.signer.expires_at).is_ok_and(|end| end >= now.as_secs())
+}
+
+fn until(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
+/// Runs what waits for the disk, or computes for long, off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Fault::new(Reason::ShuttingDown, "this node is shutting down"))
+}
+
+#[cfg(test)]
+mod tests;

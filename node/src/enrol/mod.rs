@@ -1,0 +1,37 @@
+//! How hosts become nodes: join tokens, made and redeemed at a coordinator.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`token`] | a join token as its coordinator keeps it, and the rules of redeeming it |
+//! | [`store`] | all of them, durable in `identity_state.json` |
+//! | [`attempts`] | how often strangers may try |
+//! | [`refusal`] | why an enrolment is refused: one answer for strangers, each reason told to the operator |
+//! | [`coordinator`] | [`Enrolment`]: makes tokens, checks requests, dials the new node back, issues |
+//! | [`names`] | which of the names that a node asks for its certificate may carry |
+//! | [`mod@join`] | the new node's side: finds the coordinator, proves it, asks, installs |
+//! | `source` | where a join token is given: argument, file, standard input |
+//!
+//! ```text
+//! p2pctl ── CreateJoinToken ──▶ Enrolment ──▶ TokenStore ──▶ identity_state.json (before the answer)
+//! new node: token ─▶ TLS 1.3 to a pinned coordinator ─▶ Enroll ─▶ attempts ─▶ token ─▶ dial back ─▶ CA
+//!           └─ three files ◀── checked certificate ◀── answer ◀── identity_state.json (before the answer)
+//! ```
+//!
+//! Not here: what a certificate is and how it is verified ([`crate::identity`]), renewal and recovery, and
+//! coordinators that join (they need intermediate CAs of their own).
+
+pub mod attempts;
+pub mod coordinator;
+pub mod join;
+mod metrics;
+pub mod names;
+pub mod refusal;
+mod source;
+pub mod store;
+pub mod token;
+
+pub use coordinator::{Enrolment, Issuing, NewToken, Request};
+pub use join::{JoinError, Joining, join};
+pub use refusal::Refusal;
+pub use source::{JoinSource, SourceError};
+pub use store::{StoreError, TokenStore};

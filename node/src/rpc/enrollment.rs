@@ -1,0 +1,102 @@
+//! `p2p.v1.EnrollmentService`: join tokens, made by admins and redeemed by new nodes.
+
+use super::caller;
+use crate::{
+    enrol::{Enrolment, NewToken, Request as EnrolRequest},
+    error::{Fault, Reason},
+};
+use p2p_core::{Principal, Role, SpiffeId, grant::Grant};
+use p2p_proto::v1::{
+    CreateJoinTokenRequest, CreateJoinTokenResponse, EnrollRequest, EnrollResponse, ListJoinTokensRequest,
+    ListJoinTokensResponse, RevokeJoinTokenRequest, RevokeJoinTokenResponse,
+    enrollment_service_server::EnrollmentService,
+};
+use std::{fmt::Display, sync::Arc, time::Duration};
+use tonic::{Extensions, Request, Response, Status};
+
+#[derive(Debug)]
+pub(super) struct Enrollment(pub(super) Arc<Enrolment>);
+
+#[tonic::async_trait]
+impl EnrollmentService for Enrollment {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let caller = caller(request.extensions())?;
+        let message = request.into_inner();
+        let request = EnrolRequest {
+            from: caller.connection.address,
+            forwarded: caller.forwarded_by.is_some(),
+            token_id: message.token_id.into(),
+            secret: message.secret.into(),
+            csr: message.csr.into(),
+            node_id: message.node_id,
+            advertise_address: message.advertise_address,
+            sans: message.sans,
+        };
+        let enrolled = self.0.enrol(request).await.map_err(|refusal| refusal.to_fault().to_status())?;
+        let bytes = |list: Vec<Vec<u8>>| list.into_iter().map(Into::into).collect();
+        Ok(Response::new(EnrollResponse {
+            certificate_chain: bytes(enrolled.chain),
+            roots: bytes(enrolled.roots),
+        }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        let by = admin(request.extensions())?;
+        let new = new_token(request.into_inner(), by).map_err(|fault| fault.to_status())?;
+        let (token, info) = self.0.create(new).await.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(CreateJoinTokenResponse { token: token.to_text(), info: Some(info) }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _request: Request<ListJoinTokensRequest>,
+    ) -> Result<Response<ListJoinTokensResponse>, Status> {
+        let tokens = self.0.list().await.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(ListJoinTokensResponse { tokens }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<RevokeJoinTokenRequest>,
+    ) -> Result<Response<RevokeJoinTokenResponse>, Status> {
+        let by = admin(request.extensions())?;
+        let id = request.into_inner().id.parse().map_err(|error| invalid("id", error).to_status())?;
+        let info = self.0.revoke(id, by).await.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(RevokeJoinTokenResponse { info: Some(info) }))
+    }
+}
+
+/// The admin who acts, as this connection proves it.
+fn admin(extensions: &Extensions) -> Result<SpiffeId, Status> {
+    match &caller(extensions)?.connection.principal {
+        Principal::Certificate(id) if id.role == Role::Admin => Ok(id.clone()),
+        Principal::Certificate(_) | Principal::Anonymous => {
+            Err(Fault::internal("somebody else than an admin reached an admin's method").to_status())
+        }
+    }
+}
+
+fn new_token(message: CreateJoinTokenRequest, created_by: SpiffeId) -> Result<NewToken, Fault> {
+    let role = match message.role.as_str() {
+        "" => Role::Worker,
+        word => word.parse().map_err(|error| invalid("role", error))?,
+    };
+    let node = match message.node_id.as_str() {
+        "" => None,
+        id => Some(id.parse().map_err(|error| invalid("node_id", error))?),
+    };
+    let globs = message.allow_services;
+    let grant = match globs.is_empty() {
+        true => None,
+        false => Some(Grant::parse(&globs).map_err(|error| invalid("allow_services", error))?),
+    };
+    let ttl = Duration::from_secs(message.ttl_seconds);
+    Ok(NewToken { role, node, grant, ttl, uses: message.uses, replace: message.replace, created_by })
+}
+
+fn invalid(field: &str, error: impl Display) -> Fault {
+    Fault::new(Reason::InvalidArgument, format!("{field}: {error}"))
+}
