@@ -232,6 +232,8 @@ async fn json_rpc_calls_any_unary_method() {
         (r#"{"jsonrpc": "2.0", "id": {}, "method": "a.B/C"}"#, -32600),
         (r#"{"jsonrpc": "2.0", "id": 1}"#, -32600),
         (r#"{"jsonrpc": "2.0", "id": 1, "method": "nonsense"}"#, -32601),
+        // Nested generic calls would overflow the stack.
+        (r#"{"jsonrpc": "2.0", "id": 1, "method": "p2p.v1.RpcService/Call"}"#, -32602),
     ] {
         let answer = json_of(post(admin, body).await).await;
         assert_eq!(answer["error"]["code"], code, "{body} → {answer}");

@@ -95,17 +95,18 @@ pub fn authenticate(connection: &Arc<Connection>, headers: &mut HeaderMap) -> Re
     let header = headers.get(PRINCIPAL).cloned();
     let asserted = match &header {
         None => Principal::Anonymous,
-        Some(value) => Principal::Certificate(asserted_id(value)?),
+        Some(value) => Principal::Certificate(asserted_id(value, &connection.principal)?),
     };
     Ok(Caller { connection: connection.clone(), principal: asserted, forwarded_by: forwarder, header })
 }
 
-fn asserted_id(value: &HeaderValue) -> Result<SpiffeId, Fault> {
-    value
-        .to_str()
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Fault::new(Reason::InvalidArgument, "p2p-principal is not a SPIFFE id"))
+/// A node may assert members of its own cluster only.
+fn asserted_id(value: &HeaderValue, forwarder: &Principal) -> Result<SpiffeId, Fault> {
+    let id: Option<SpiffeId> = value.to_str().ok().and_then(|text| text.parse().ok());
+    let ours = |id: &SpiffeId| matches!(forwarder, Principal::Certificate(own) if own.cluster == id.cluster);
+    id.filter(ours).ok_or_else(|| {
+        Fault::new(Reason::InvalidArgument, "p2p-principal is not a SPIFFE id of this cluster")
+    })
 }
 
 /// Whether `caller` may use `what`, open to `access`.

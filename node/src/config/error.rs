@@ -79,7 +79,7 @@ pub enum Problem {
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(
-        || "; `p2pctl config show-defaults` lists the known ones".to_owned(),
+        || "; config/coordinator.yaml explains the known ones".to_owned(),
         |name| format!(", did you mean {name}?"),
     )
 }

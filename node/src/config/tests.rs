@@ -190,7 +190,7 @@ fn every_mistake_of_every_source_is_reported_at_once_in_order() {
             "node.yaml:4: zone: found 5 (put it in quotes to make it text), expected text",
             "node.yaml:6: gossip_interval_max: gossip_interval_current (10s) is above gossip_interval_max (3s), \
              expected gossip_interval_min <= gossip_interval_current <= gossip_interval_max",
-            "node.yaml:7: nonsense_of_ours: unknown key; `p2pctl config show-defaults` lists the known ones",
+            "node.yaml:7: nonsense_of_ours: unknown key; config/coordinator.yaml explains the known ones",
             "P2PNODE_PROT: prot: unknown key, did you mean P2PNODE_PORT?",
             "P2PNODE_SSL_VERIFY: ssl_verify: found \"no\", expected true or false",
             "P2PNODE_port: port: unknown key, did you mean P2PNODE_PORT?",

@@ -289,7 +289,12 @@ impl Task {
         self.used += 1;
         let Some(entry) = self.links.get_mut(to) else { return };
         entry.last_used = self.used;
+        // A stream may break before its link is stored; the next frame then dials anew.
+        while entry.links.pop_back_if(|link| link.frames.is_closed()).is_some() {}
         let sent = entry.links.back().is_some_and(|link| link.frames.try_send(frame).is_ok());
+        if entry.links.is_empty() {
+            self.links.remove(to);
+        }
         if !sent {
             self.metrics.dropped.inc();
         }

@@ -5,7 +5,7 @@ use http::{Request, Response, Uri, uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use p2p_core::NodeId;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, UnixTime};
 use std::{
     io,
     net::SocketAddr,
@@ -169,6 +169,10 @@ pub async fn dial(
     let leaf = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| tls_error("the peer presented no certificate".to_owned()))?;
     let certificate = PeerCertificate::parse(leaf).map_err(|error| tls_error(error.to_string()))?;
+    // A resumed session was not verified again.
+    if !certificate.is_in_time(UnixTime::now()) {
+        return Err(tls_error(format!("the certificate of {} is not in time", certificate.spiffe)));
+    }
     let node = certificate.spiffe.node().cloned();
     let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())

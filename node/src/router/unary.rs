@@ -10,7 +10,7 @@ use crate::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use p2p_core::{NodeId, method::StreamingKind};
+use p2p_core::{MethodPath, NodeId, method::StreamingKind};
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
@@ -49,6 +49,7 @@ impl Router {
     pub async fn call(&self, call: UnaryCall<'_>, message: &[u8]) -> Result<Answer, Fault> {
         let path = &call.method.info.path;
         auth::authorize(call.caller, call.method.access, path.as_str())?;
+        refuse_itself(path)?;
         if call.method.info.streaming != StreamingKind::Unary {
             let kind = call.method.info.streaming.word();
             return Err(Fault::new(
@@ -82,6 +83,7 @@ impl Router {
     ) -> Result<(NodeId, Result<String, Status>), Fault> {
         // Before schemas are fetched for somebody who may not call anyway.
         auth::authorize(call.caller, call.method.access, call.method.info.path.as_str())?;
+        refuse_itself(&call.method.info.path)?;
         let schema = self.schema(call.method).await?;
         let descriptor = schema.method(&call.method.info.path).ok_or_else(|| {
             Fault::new(Reason::NotFound, format!("the descriptors do not describe {}", call.method.info.path))
@@ -120,6 +122,17 @@ impl Router {
             None => Ok(Err(Status::internal("the provider's answer has no gRPC status"))),
         }
     }
+}
+
+/// A generic call of a generic call could be nested until the stack overflows.
+fn refuse_itself(path: &MethodPath) -> Result<(), Fault> {
+    if path.service() == "p2p.v1.RpcService" {
+        return Err(Fault::new(
+            Reason::InvalidArgument,
+            format!("a generic call cannot call {path}; call the method itself"),
+        ));
+    }
+    Ok(())
 }
 
 fn status_in(headers: &HeaderMap) -> Option<Status> {
