@@ -2,7 +2,7 @@
 
 use p2p_client::{ConnectOptions, Connection, Identity};
 use p2p_node::identity::{GenerateRequest, JoinToken, TokenSecret, UnixTime, generate};
-use p2p_proto::v1::{CreateJoinTokenRequest, MemberState};
+use p2p_proto::v1::{CreateJoinTokenRequest, JoinTokenState, MemberState};
 use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
@@ -13,6 +13,8 @@ use std::{
 
 /// Longest wait for anything that should happen within a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// A node as a process, ended when dropped.
 struct Process {
@@ -77,7 +79,8 @@ impl Cluster {
         let port = free_port();
         let yaml = format!(
             "node_id: c\nport: {port}\nbind_address: 127.0.0.1\ncoordinator_mode: true\n\
-             ssl_cert_file: c_cert.pem\nssl_key_file: c_key.pem\nstate_directory: data\n"
+             ssl_cert_file: c_cert.pem\nssl_key_file: c_key.pem\nstate_directory: data\n\
+             # These tests look often.\nrate_limit_enabled: false\n"
         );
         std::fs::write(directory.path().join("node.yaml"), yaml).expect("written");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -86,7 +89,7 @@ impl Cluster {
         let since = Instant::now();
         while Connection::connect(&cluster.options()).await.is_err() {
             assert!(since.elapsed() < PATIENCE, "{}", cluster.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK).await;
         }
         cluster
     }
@@ -128,7 +131,21 @@ impl Cluster {
                 return found.epoch;
             }
             assert!(since.elapsed() < PATIENCE, "{node} is not alive: {nodes:?}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until the coordinator counts `token` as expired.
+    async fn sees_expired(&self, token: &str) {
+        let id = token.parse::<JoinToken>().expect("a token").id.to_string();
+        let (admin, since) = (self.admin().await, Instant::now());
+        loop {
+            let tokens = admin.list_join_tokens().await.expect("a list");
+            if tokens.iter().any(|known| known.id == id && known.state() == JoinTokenState::Expired) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "not expired: {tokens:?}");
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -189,7 +206,7 @@ async fn a_worker_with_one_yaml_and_one_token_joins_and_needs_the_token_no_more(
     let (since, ignored) = (Instant::now(), "this node has a certificate; the join token is not used");
     while !std::fs::read_to_string(&worker.log).expect("a log").contains(ignored) {
         assert!(since.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK).await;
     }
     let logs = cluster.log() + &std::fs::read_to_string(&worker.log).expect("a log");
     let secret = token.strip_prefix("p2pjoin1.").expect("a token");
@@ -231,7 +248,7 @@ async fn a_token_that_is_not_valid_ends_the_start_with_one_sentence() {
     assert!(stderr.contains("the join token is for node w-9, and node_id is w-2"), "{stderr}");
     let short = CreateJoinTokenRequest { ttl_seconds: 1, ..Default::default() };
     let expired = cluster.token(short).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.sees_expired(&expired).await;
     let stderr = fails(second.path(), &["--join", &expired]);
     assert!(stderr.contains("the join token has expired, or this host's clock is ahead"), "{stderr}");
     let stderr = fails(second.path(), &["--join", "p2pjoin1.nonsense"]);

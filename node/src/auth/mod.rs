@@ -53,16 +53,15 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Tells the next node, or the service, who calls and where the call entered the cluster. A forwarded
-    /// call says so already.
-    pub fn identify(&self, headers: &mut HeaderMap, entry_node: &HeaderValue) {
-        if self.forwarded_by.is_some() {
-            return;
-        }
-        if let Some(header) = &self.header {
-            headers.insert(PRINCIPAL, header.clone());
-        }
-        headers.insert(ENTRY_NODE, entry_node.clone());
+    /// Tells the next node, or the service, who calls and where the call entered the cluster: at the node that
+    /// forwarded it, as its certificate proves, else `here`.
+    pub fn identify(&self, headers: &mut HeaderMap, here: &HeaderValue) {
+        match &self.header {
+            Some(header) => headers.insert(PRINCIPAL, header.clone()),
+            None => headers.remove(PRINCIPAL),
+        };
+        let forwarder = self.forwarded_by.as_ref().and_then(|node| HeaderValue::from_str(node.as_str()).ok());
+        headers.insert(ENTRY_NODE, forwarder.unwrap_or_else(|| here.clone()));
     }
 }
 
@@ -172,6 +171,28 @@ mod tests {
         assert_eq!(caller.principal.to_string(), ADMIN);
         assert!(authorize(&caller, Access::Authenticated, "demo.Greeter/Hi").is_ok());
         assert_eq!(caller.forwarded_by.as_ref().map(NodeId::as_str), Some("w"));
+    }
+
+    #[test]
+    fn a_service_hears_who_calls_and_which_node_proved_to_have_forwarded_it() {
+        let here = HeaderValue::from_static("here");
+        let told = |id: &str, sent: &[(HeaderName, &'static str)]| {
+            let caller = authenticate(&connection(Some(id)), &mut headers(sent)).expect("known");
+            // Also for a call that this node makes for the caller, which starts without headers.
+            let mut inner = HeaderMap::new();
+            caller.identify(&mut inner, &here);
+            (inner[&PRINCIPAL].clone(), inner[&ENTRY_NODE].clone())
+        };
+        assert_eq!(told(ADMIN, &[]), (HeaderValue::from_static(ADMIN), here.clone()));
+        let forged = [(HOP, "1"), (PRINCIPAL, ADMIN), (ENTRY_NODE, "somebody-else")];
+        assert_eq!(told(WORKER, &forged), (HeaderValue::from_static(ADMIN), HeaderValue::from_static("w")));
+    }
+
+    #[test]
+    fn a_node_asserts_members_of_its_own_cluster_only() {
+        let sent = [(HOP, "1"), (PRINCIPAL, "spiffe://elsewhere/admin/alice")];
+        let fault = authenticate(&connection(Some(WORKER)), &mut headers(&sent)).expect_err("refused");
+        assert_eq!(fault.reason, Reason::InvalidArgument);
     }
 
     #[test]

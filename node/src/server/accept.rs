@@ -79,7 +79,7 @@ pub(super) async fn serve(
     server: &Arc<Server>,
     mut tcp: TcpStream,
     peer: SocketAddr,
-    shutdown: ShutdownWatch,
+    mut shutdown: ShutdownWatch,
 ) -> Result<(), Refusal> {
     tcp.set_nodelay(true)?;
     match &server.security {
@@ -88,7 +88,10 @@ pub(super) async fn serve(
             // Without TLS there is no ALPN; the first bytes tell HTTP/2 from HTTP/1.1.
             let mut first = [0; 3];
             let wait = tokio::time::timeout(server.limits.preface, tcp.peek(&mut first));
-            let read = wait.await.map_err(|_elapsed| Refusal::Timeout)??;
+            let read = tokio::select! {
+                read = wait => read.map_err(|_elapsed| Refusal::Timeout)??,
+                () = shutdown.reached(Phase::Draining) => return Ok(()),
+            };
             let http2 = first[..read] == *b"PRI";
             speak_http(server, tcp, http2, connection, shutdown).await
         }
@@ -99,7 +102,11 @@ pub(super) async fn serve(
                 let accepted = acceptor.accept(tcp).await;
                 accepted.map_err(|error| Refusal::Handshake(explain::handshake(&error)))
             });
-            let tls = handshake.await.map_err(|_elapsed| Refusal::Timeout)??;
+            // Who has not finished its handshake when the node drains has nothing in flight.
+            let tls = tokio::select! {
+                tls = handshake => tls.map_err(|_elapsed| Refusal::Timeout)??,
+                () = shutdown.reached(Phase::Draining) => return Ok(()),
+            };
             let connection = Connection::new(peer.ip(), principal_of(&tls)?);
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
             speak_http(server, tls, http2, connection, shutdown).await
@@ -167,7 +174,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = PrefaceDeadline::new(stream, server.limits.preface);
-    let missed = stream.missed();
+    let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
     let (stack, connection) = (server.stack.clone(), Arc::new(connection));
     let service = service_fn(move |request: Request<Incoming>| {
@@ -188,6 +195,10 @@ where
         tokio::select! {
             result = &mut serving => result,
             () = shutdown.reached(Phase::Draining) => {
+                // hyper would wait for the preface of a silent client.
+                if !spoken.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = &mut serving => result,
@@ -202,6 +213,10 @@ where
         tokio::select! {
             result = &mut serving => result,
             () = shutdown.reached(Phase::Draining) => {
+                // hyper would wait for the preface of a silent client.
+                if !spoken.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = &mut serving => result,

@@ -28,6 +28,7 @@ pub(super) struct PrefaceDeadline<S> {
     read: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     missed: Arc<AtomicBool>,
+    spoken: Arc<AtomicBool>,
 }
 
 impl<S> PrefaceDeadline<S> {
@@ -37,12 +38,18 @@ impl<S> PrefaceDeadline<S> {
             read: 0,
             deadline: Some(Box::pin(tokio::time::sleep(timeout))),
             missed: Arc::default(),
+            spoken: Arc::default(),
         }
     }
 
     /// Whether the deadline was missed, for whoever no longer holds the stream.
     pub(super) fn missed(&self) -> Arc<AtomicBool> {
         self.missed.clone()
+    }
+
+    /// Whether the first bytes have come.
+    pub(super) fn spoken(&self) -> Arc<AtomicBool> {
+        self.spoken.clone()
     }
 }
 
@@ -61,6 +68,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for PrefaceDeadline<S> {
                 this.read += buf.filled().len() - before;
                 if this.read >= ENOUGH {
                     this.deadline = None;
+                    this.spoken.store(true, Ordering::Relaxed);
                 }
                 Poll::Ready(result)
             }

@@ -102,6 +102,23 @@ async fn a_second_signal_ends_the_node_at_once() {
     assert!(node.log().contains("ended at once by a second signal"), "{}", node.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_do_not_hold_up_a_shutdown() {
+    let certificates = Certificates::new(&["w1:worker"]);
+    let mut config = certificates.config("w1");
+    for key in ["tls_handshake_timeout", "http_preface_timeout", "shutdown_grace"] {
+        config = config.set(key, "600s");
+    }
+    let mut node = TestNode::start(Binary::Node, config).await;
+    let _no_tls = TcpStream::connect(node.address).await.expect("connected");
+    let tls = tokio_rustls::TlsConnector::from(certificates.tls_client(None, &[b"h2"]));
+    let tcp = TcpStream::connect(node.address).await.expect("connected");
+    let _no_http = tls.connect("localhost".try_into().expect("a name"), tcp).await.expect("a handshake");
+    node.signal(Signal::TERM);
+    // Within the harness's patience, far below every timeout of the node.
+    assert_eq!(node.ends().await.code(), Some(0));
+}
+
 /// The certificate that a new connection is shown.
 async fn served_certificate(node: &TestNode, certificates: &Certificates) -> Vec<u8> {
     let tls = certificates.tls_client(None, &[b"h2"]);
