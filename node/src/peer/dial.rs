@@ -17,10 +17,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 
-/// Window of one stream, in bytes.
-pub const STREAM_WINDOW: u32 = 1 << 20;
-/// Window of a connection, in bytes.
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Window of one stream between nodes, in bytes: what a node holds of a call whose other end does not read.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// Window of a connection between nodes: the largest there is (RFC 9113 § 6.9.1). All calls between two nodes,
+/// and their gossip, share one connection; were its window smaller than its streams' together, a few calls
+/// whose ends do not read would stall all others. Calls in flight times [`STREAM_WINDOW`] is the bound.
+pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Pause between HTTP/2 pings on a connection; a peer that vanished without a word is noticed after it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 

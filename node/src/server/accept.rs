@@ -4,7 +4,7 @@ use super::{Security, Server, preface::PrefaceDeadline};
 use crate::{
     auth::Connection,
     identity::{PeerCertificate, explain},
-    peer::{CONNECTION_WINDOW, STREAM_WINDOW},
+    peer,
     shutdown::{Phase, ShutdownWatch},
 };
 use http::{Request, Response};
@@ -28,6 +28,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// Calls in flight that one connection may have.
 const STREAMS_MAX: u32 = 1024;
+/// Window of one of a client's streams, in bytes.
+const CLIENT_STREAM_WINDOW: u32 = 1 << 20;
+/// Window of a client's connection, in bytes: what a client can make a node hold.
+const CLIENT_CONNECTION_WINDOW: u32 = 4 << 20;
 /// Largest head of a request, in bytes.
 const HEADERS_MAX: u32 = 64 * 1024;
 /// Pause between HTTP/2 pings; a client that vanished is noticed after it.
@@ -176,6 +180,10 @@ where
     let stream = PrefaceDeadline::new(stream, server.limits.preface);
     let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
+    let windows = match connection.principal.node() {
+        Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW),
+        None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW),
+    };
     let (stack, connection) = (server.stack.clone(), Arc::new(connection));
     let service = service_fn(move |request: Request<Incoming>| {
         let (stack, connection) = (stack.clone(), connection.clone());
@@ -183,13 +191,14 @@ where
         Box::pin(async move { Ok::<Response<_>, Infallible>(stack.handle(connection, request).await) })
     });
     let result = if http2 {
+        let (stream_window, connection_window) = windows;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEADERS_MAX)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .keep_alive_interval(KEEP_ALIVE);
         let mut serving = pin!(builder.serve_connection(stream, service));
         tokio::select! {
@@ -229,7 +238,7 @@ where
         return Err(Refusal::Preface);
     }
     if let Err(error) = result {
-        tracing::debug!(error = crate::peer::error_chain(&error), "connection ended");
+        tracing::debug!(error = peer::error_chain(&error), "connection ended");
     }
     Ok(())
 }
