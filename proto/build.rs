@@ -3,8 +3,7 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 7] =
-    ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "revocation"];
+const FILES: [&str; 7] = ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "revocation"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|name| format!("p2p/v1/{name}.proto")).collect();

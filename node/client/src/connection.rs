@@ -6,11 +6,12 @@ use crate::{
     refusal::refusal,
 };
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse,
-    GetDescriptorsRequest, GetStatusRequest, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest,
-    ListNodesRequest, MethodInfo, NodeInfo, RevokeJoinTokenRequest, call_request::Payload,
-    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
-    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
+    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EvictRequest,
+    EvictResponse, GetDescriptorsRequest, GetStatusRequest, JoinTokenInfo, ListJoinTokensRequest,
+    ListMethodsRequest, ListNodesRequest, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse,
+    RevokeJoinTokenRequest, call_request::Payload, cluster_service_client::ClusterServiceClient,
+    enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
+    rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, sync::Arc, time::Duration};
@@ -112,6 +113,21 @@ impl Connection {
     pub async fn cluster_status(&self) -> Result<ClusterStatus, CallError> {
         let mut client = ClusterServiceClient::new(self.channel());
         let answer = client.get_status(self.request(GetStatusRequest {})).await;
+        self.answer(answer).await
+    }
+
+    /// Bans a node, at the connected coordinator; `unknown_too` bans an id that it does not know.
+    pub async fn evict(&self, node: &str, unknown_too: bool) -> Result<EvictResponse, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let request = EvictRequest { node_id: node.to_owned(), unknown_too };
+        let answer = client.evict(self.request(request)).await;
+        self.answer(answer).await
+    }
+
+    /// Lifts the ban of a node, at the connected coordinator.
+    pub async fn readmit(&self, node: &str) -> Result<ReadmitResponse, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let answer = client.readmit(self.request(ReadmitRequest { node_id: node.to_owned() })).await;
         self.answer(answer).await
     }
 

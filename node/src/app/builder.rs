@@ -9,12 +9,13 @@ use crate::{
     config::{Config, SeedAddress},
     enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
     gateway::Gateway,
-    gossip::{self, GossipSetup},
+    gossip::{self, GossipSetup, Revoking},
     identity::{Identity as OwnIdentity, IdentityError, IdentityStore},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
     registry::{DuplicateService, LocalService, Registry, ServiceError},
+    revocation::{Keeper, Kept, Revocations},
     router::Router,
     rpc::{self, NodeFacts, Parts},
     schema::Schema,
@@ -104,6 +105,8 @@ pub struct NodeBuilder {
 struct Prepared {
     epoch_file: EpochFile,
     tokens: TokenStore,
+    keeper: Keeper,
+    kept: Kept,
 }
 
 impl NodeBuilder {
@@ -178,7 +181,8 @@ impl NodeBuilder {
         // 4. Connections to others, the registry, routing.
         let metrics = Arc::new(Metrics::default());
         let peers_max = config.peer_connections_max.get() as usize;
-        let pool = Arc::new(PeerPool::new(identity.clone(), peers_max, &metrics));
+        let revocations = Revocations::new(&metrics);
+        let pool = Arc::new(PeerPool::new(identity.clone(), revocations.clone(), peers_max, &metrics));
         let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
@@ -217,6 +221,12 @@ impl NodeBuilder {
             interval: config.gossip_interval_current,
             links_max: peers_max,
             epoch_file: prepared.epoch_file,
+            revoking: Revoking {
+                table: revocations.clone(),
+                keeper: prepared.keeper,
+                kept: prepared.kept.segments,
+                autosave: config.state_autosave_interval,
+            },
         };
         let (gossip, gossip_task) = gossip::spawn(setup, &metrics);
 
@@ -233,6 +243,7 @@ impl NodeBuilder {
             gossip: gossip.clone(),
             enrolment: Enrolment::new(issuing, &metrics),
             router: router.clone(),
+            revocations: revocations.clone(),
             shutdown: watch.clone(),
             max_message_bytes,
         };
@@ -247,7 +258,7 @@ impl NodeBuilder {
             preface: config.http_preface_timeout,
         };
         let security = security(&config, &identity, &cluster);
-        let server = Server::new(stack, security, server_limits, &metrics);
+        let server = Server::new(stack, security, revocations.clone(), server_limits, &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
         // 7. Tell the cluster.
@@ -289,7 +300,13 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
         tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
     }
     let tokens = TokenStore::load(&directory)?;
-    Ok(Prepared { epoch_file, tokens })
+    let (keeper, kept) = Keeper::open(&directory, &config.jwt_blacklist_file)?;
+    if kept.damaged {
+        tracing::error!(
+            "revocations on disk were damaged and may be missing; the other nodes send them again"
+        );
+    }
+    Ok(Prepared { epoch_file, tokens, keeper, kept })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

@@ -3,7 +3,7 @@
 //! | service | who may call | file |
 //! |---|---|---|
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
-//! | `p2p.v1.ClusterService` | nodes, admins | `cluster` |
+//! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
@@ -15,6 +15,7 @@ pub mod cluster;
 
 mod call;
 mod enrollment;
+mod evict;
 mod gossip;
 mod health;
 mod reflection;
@@ -29,6 +30,7 @@ use crate::{
     error::Fault,
     gossip::Gossip,
     registry::{LocalService, ServiceError},
+    revocation::Revocations,
     router::Router,
     schema::Schema,
     shutdown::ShutdownWatch,
@@ -55,6 +57,8 @@ pub struct Parts {
     pub gossip: Gossip,
     /// Joining.
     pub enrolment: Arc<Enrolment>,
+    /// What is revoked.
+    pub revocations: Arc<Revocations>,
     /// Routing and the registry.
     pub router: Arc<Router>,
     /// The stop signal.
@@ -87,7 +91,9 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let reflection = reflection::Reflection(parts.router.registry().clone());
     Ok(vec![
         LocalService::new(gossip, ours.clone(), Access::Node)?,
-        LocalService::new(cluster, ours.clone(), Access::Member)?,
+        LocalService::new(cluster, ours.clone(), Access::Member)?
+            .except("Evict", Access::Admin)
+            .except("Readmit", Access::Admin),
         LocalService::new(registry, ours.clone(), Access::Member)?,
         LocalService::new(call, ours.clone(), Access::Member)?,
         LocalService::new(enrollment, ours.clone(), Access::Admin)?.except("Enroll", Access::Public),

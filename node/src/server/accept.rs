@@ -10,7 +10,7 @@ use crate::{
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use p2p_core::{Principal, Role};
+use p2p_core::{NodeId, Principal, Role};
 use rustls_pki_types::UnixTime;
 use std::{
     convert::Infallible,
@@ -60,6 +60,8 @@ pub(super) enum Refusal {
     Handshake(String),
     #[error("{0}")]
     Certificate(String),
+    #[error("{0} is evicted from the cluster")]
+    Evicted(NodeId),
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
 }
@@ -73,6 +75,7 @@ impl Refusal {
             Self::Garbage => "garbage",
             Self::Handshake(_) => "handshake",
             Self::Certificate(_) => "certificate",
+            Self::Evicted(_) => "evicted",
             Self::Io(_) => "io",
         }
     }
@@ -184,6 +187,10 @@ where
         Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW),
         None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW),
     };
+    let live = server.revocations.live().register(connection.principal.clone());
+    if let Some(node) = connection.principal.node().filter(|node| server.revocations.is_evicted(node)) {
+        return Err(Refusal::Evicted(node.clone()));
+    }
     let (stack, connection) = (server.stack.clone(), Arc::new(connection));
     let service = service_fn(move |request: Request<Incoming>| {
         let (stack, connection) = (stack.clone(), connection.clone());
@@ -203,6 +210,7 @@ where
         let mut serving = pin!(builder.serve_connection(stream, service));
         tokio::select! {
             result = &mut serving => result,
+            () = live.closed() => return Ok(()),
             () = shutdown.reached(Phase::Draining) => {
                 // hyper would wait for the preface of a silent client.
                 if !spoken.load(Ordering::Relaxed) {
@@ -211,6 +219,7 @@ where
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = &mut serving => result,
+                    () = live.closed() => return Ok(()),
                     () = shutdown.reached(Phase::Stopped) => Ok(()),
                 }
             }
@@ -221,6 +230,7 @@ where
         let mut serving = pin!(builder.serve_connection(stream, service));
         tokio::select! {
             result = &mut serving => result,
+            () = live.closed() => return Ok(()),
             () = shutdown.reached(Phase::Draining) => {
                 // hyper would wait for the preface of a silent client.
                 if !spoken.load(Ordering::Relaxed) {
@@ -229,6 +239,7 @@ where
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = &mut serving => result,
+                    () = live.closed() => return Ok(()),
                     () = shutdown.reached(Phase::Stopped) => Ok(()),
                 }
             }

@@ -5,7 +5,10 @@ use crate::support::{
     greeter::{HelloReply, HelloRequest, RepeatRequest, greeter_client::GreeterClient},
     sample,
 };
-use p2p_node::peer::{PeerConnection, dial};
+use p2p_node::{
+    peer::{PeerConnection, dial},
+    revocation::Live,
+};
 use p2p_proto::v1::MemberState;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -65,7 +68,7 @@ async fn all_four_kinds_of_streaming_pass_through_another_node() {
 /// A client that keeps no deadline itself, as tonic's own channel does.
 async fn unhurried_greeter(cluster: &Cluster, node: &TestNode) -> GreeterClient<PeerConnection> {
     let tls = cluster.certificates.tls_client(Some("admin"), &[b"h2"]);
-    let connection = dial(node.address, tls).await.expect("connected");
+    let connection = dial(node.address, tls, &Live::default()).await.expect("connected");
     let origin = format!("https://{}", node.address).parse().expect("a URI");
     GreeterClient::with_origin(connection, origin)
 }
