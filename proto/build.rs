@@ -3,7 +3,7 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 6] = ["gossip", "cluster", "registry", "rpc", "system", "enrollment"];
+const FILES: [&str; 7] = ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "auth"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|name| format!("p2p/v1/{name}.proto")).collect();
@@ -34,6 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .field_attribute("p2p.v1.JoinTokenInfo.state", "#[serde(with = \"crate::json::join_token_state\")]")
         .field_attribute("p2p.v1.JoinTokenInfo.expires_at", "#[serde(with = \"crate::json::timestamp\")]")
         .field_attribute("p2p.v1.JoinTokenInfo.created_at", "#[serde(with = \"crate::json::timestamp\")]")
+        .type_attribute("p2p.v1.AccessTokenInfo", json)
+        .field_attribute("p2p.v1.AccessTokenInfo.issued_at", "#[serde(with = \"crate::json::timestamp\")]")
+        .field_attribute("p2p.v1.AccessTokenInfo.expires_at", "#[serde(with = \"crate::json::timestamp\")]")
         .compile_fds(descriptors)?;
     Ok(())
 }

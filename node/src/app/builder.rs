@@ -5,12 +5,12 @@ use super::{
     node::{Node, NodeParts},
 };
 use crate::{
-    auth::Access,
+    auth::Auth,
     config::{Config, SeedAddress},
     enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
     gateway::Gateway,
     gossip::{self, GossipSetup},
-    identity::{Identity as OwnIdentity, IdentityError, IdentityStore},
+    identity::{Identity as OwnIdentity, IdentityError, IdentityStore, UnixTime},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
@@ -21,6 +21,7 @@ use crate::{
     server::{Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
+    token::{Issuer, SignerFile, Signers, Verifier, signers::Chain},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -104,6 +105,7 @@ pub struct NodeBuilder {
 struct Prepared {
     epoch_file: EpochFile,
     tokens: TokenStore,
+    signers: (SignerFile, Vec<Chain>),
 }
 
 impl NodeBuilder {
@@ -137,7 +139,7 @@ impl NodeBuilder {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let schema = Arc::new(Schema::decode(Bytes::copy_from_slice(descriptors))?);
-        let service = LocalService::new(service, schema, Access::Authenticated)?;
+        let service = LocalService::new(service, schema)?;
         if service.name.is_reserved() {
             return Err(ServiceError::Reserved(service.name));
         }
@@ -180,10 +182,15 @@ impl NodeBuilder {
         let peers_max = config.peer_connections_max.get() as usize;
         let pool = Arc::new(PeerPool::new(identity.clone(), peers_max, &metrics));
         let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
+        let verifier = Arc::new(Verifier::new(Signers::default(), &metrics));
+        let (signer_file, known_signers) = prepared.signers;
+        verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
+        let auth = Arc::new(Auth::new(verifier.clone(), config.access.clone(), &metrics));
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
             registry.clone(),
             pool.clone(),
+            auth,
             config.rpc_default_timeout,
             max_message_bytes,
             &metrics,
@@ -228,10 +235,15 @@ impl NodeBuilder {
             view: gossip.view(),
             advertised: advertised.clone(),
         };
+        let enrolment = Enrolment::new(issuing, &metrics);
+        // What is revoked is not known yet: revocation hands its answer in here.
+        let issuer = Issuer::new(identity.clone(), enrolment.clone(), verifier.clone(), Box::new(|_| None));
+        let issuer = Arc::new(issuer);
         let parts = Parts {
             facts,
             gossip: gossip.clone(),
-            enrolment: Enrolment::new(issuing, &metrics),
+            enrolment,
+            issuer: issuer.clone(),
             router: router.clone(),
             shutdown: watch.clone(),
             max_message_bytes,
@@ -251,11 +263,12 @@ impl NodeBuilder {
         let server_task = tokio::spawn(server.run(listener, watch));
 
         // 7. Tell the cluster.
-        let node = Node::new(NodeParts {
+        let mut node = Node::new(NodeParts {
             config,
             identity,
             gossip,
             gossip_task,
+            issuer,
             registry,
             pool,
             limits,
@@ -265,6 +278,8 @@ impl NodeBuilder {
             listening,
             advertised,
         });
+        node.follow_signers(verifier, signer_file);
+        node.rotate_signers().await;
         node.publish().await?;
         tracing::info!(
             node = %own_id.name,
@@ -289,7 +304,8 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
         tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
     }
     let tokens = TokenStore::load(&directory)?;
-    Ok(Prepared { epoch_file, tokens })
+    let signers = SignerFile::load(&directory)?;
+    Ok(Prepared { epoch_file, tokens, signers })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

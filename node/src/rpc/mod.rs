@@ -8,11 +8,13 @@
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
 //! | `p2p.v1.EnrollmentService` | admins; anybody with a join token: Enroll | `enrollment` |
+//! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
 //! | `grpc.health.v1.Health` | anybody | `health` |
 //! | `grpc.reflection.v1`, `v1alpha` | nodes, admins | `reflection` |
 
 pub mod cluster;
 
+mod auth;
 mod call;
 mod enrollment;
 mod gossip;
@@ -24,7 +26,7 @@ mod system;
 pub use system::NodeFacts;
 
 use crate::{
-    auth::{Access, Caller},
+    auth::Caller,
     enrol::Enrolment,
     error::Fault,
     gossip::Gossip,
@@ -32,8 +34,10 @@ use crate::{
     router::Router,
     schema::Schema,
     shutdown::ShutdownWatch,
+    token::Issuer,
 };
 use p2p_proto::v1::{
+    auth_service_server::AuthServiceServer,
     cluster_service_server::ClusterServiceServer, enrollment_service_server::EnrollmentServiceServer,
     gossip_service_server::GossipServiceServer, registry_service_server::RegistryServiceServer,
     rpc_service_server::RpcServiceServer, system_service_server::SystemServiceServer,
@@ -46,6 +50,9 @@ use tonic_reflection::pb::{v1, v1alpha};
 /// Largest request of EnrollmentService, in bytes: a signing request, or a grant, with names.
 const MAX_ENROLMENT_BYTES: usize = 64 * 1024;
 
+/// Largest request of AuthService, in bytes: a token, or a scope.
+const MAX_AUTH_BYTES: usize = 32 * 1024;
+
 /// What the built-in services work with.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -55,6 +62,8 @@ pub struct Parts {
     pub gossip: Gossip,
     /// Joining.
     pub enrolment: Arc<Enrolment>,
+    /// Signing of access tokens.
+    pub issuer: Arc<Issuer>,
     /// Routing and the registry.
     pub router: Arc<Router>,
     /// The stop signal.
@@ -84,24 +93,24 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone()))
         .max_decoding_message_size(MAX_ENROLMENT_BYTES);
+    let auth = AuthServiceServer::new(auth::AccessTokens(parts.clone())).max_decoding_message_size(MAX_AUTH_BYTES);
     let reflection = reflection::Reflection(parts.router.registry().clone());
     Ok(vec![
-        LocalService::new(gossip, ours.clone(), Access::Node)?,
-        LocalService::new(cluster, ours.clone(), Access::Member)?,
-        LocalService::new(registry, ours.clone(), Access::Member)?,
-        LocalService::new(call, ours.clone(), Access::Member)?,
-        LocalService::new(enrollment, ours.clone(), Access::Admin)?.except("Enroll", Access::Public),
-        LocalService::new(system, ours, Access::Member)?,
-        LocalService::new(HealthServer::new(health::Health(parts.clone())), health, Access::Public)?,
+        LocalService::new(gossip, ours.clone())?,
+        LocalService::new(cluster, ours.clone())?,
+        LocalService::new(registry, ours.clone())?,
+        LocalService::new(call, ours.clone())?,
+        LocalService::new(auth, ours.clone())?,
+        LocalService::new(enrollment, ours.clone())?,
+        LocalService::new(system, ours)?,
+        LocalService::new(HealthServer::new(health::Health(parts.clone())), health)?,
         LocalService::new(
             v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()),
             reflect_v1,
-            Access::Member,
         )?,
         LocalService::new(
             v1alpha::server_reflection_server::ServerReflectionServer::new(reflection),
             reflect_alpha,
-            Access::Member,
         )?,
     ])
 }
