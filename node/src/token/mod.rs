@@ -25,7 +25,7 @@ pub mod key;
 pub mod refusal;
 pub mod signers;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod verifier;
 
 pub use issuer::{IssueError, Issuer, KeepSigners, NewAccessToken, StoredSigner};
