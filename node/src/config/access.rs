@@ -291,7 +291,7 @@ mod tests {
             ("{methods: [shop.*], allow: []}", "at least one caller"),
             ("{methods: [shop.*], allow: ['spiffe://c/king/x']}", "SPIFFE id"),
             ("{methods: [shop.*], allow: ['a b']}", "visible ASCII"),
-            ("shop", "a mapping"),
+            ("shop", "expected a list of rules such as"),
         ] {
             let error = read(rule).expect_err(rule);
             assert!(error.contains(why), "{rule}: {error}");
