@@ -137,9 +137,13 @@ impl Reason {
             Self::Precondition => {
                 row("FAILED_PRECONDITION", Code::FailedPrecondition, StatusCode::CONFLICT, Caller, Retry::No)
             }
-            Self::NotCoordinator => {
-                row("NOT_COORDINATOR", Code::FailedPrecondition, StatusCode::CONFLICT, Caller, Retry::Elsewhere)
-            }
+            Self::NotCoordinator => row(
+                "NOT_COORDINATOR",
+                Code::FailedPrecondition,
+                StatusCode::CONFLICT,
+                Caller,
+                Retry::Elsewhere,
+            ),
             Self::NotFound => row("NOT_FOUND", Code::NotFound, StatusCode::NOT_FOUND, Caller, Retry::No),
             Self::TooLarge => {
                 row("TOO_LARGE", Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, Caller, Retry::No)
@@ -196,7 +200,14 @@ pub struct Fault {
 impl Fault {
     /// A fault for `reason`, told by `message`.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None, allow: None, refused_token: false, metadata: None }
+        Self {
+            reason,
+            message: message.into(),
+            retry_after: None,
+            allow: None,
+            refused_token: false,
+            metadata: None,
+        }
     }
 
     /// A defect of ours: logged in full, told to the caller without detail.
@@ -314,12 +325,18 @@ mod tests {
         assert_eq!(fault.to_status().metadata().get("www-authenticate").expect("a challenge"), challenge);
         assert_eq!(fault.into_http().headers()["www-authenticate"], challenge);
         let bare = Fault::new(Reason::Unauthenticated, "none was presented").into_http();
-        assert_eq!((bare.status().as_u16(), &bare.headers()["www-authenticate"]), (401, &HeaderValue::from_static("Bearer realm=\"p2p\"")));
+        assert_eq!(
+            (bare.status().as_u16(), &bare.headers()["www-authenticate"]),
+            (401, &HeaderValue::from_static("Bearer realm=\"p2p\""))
+        );
 
         let mut fault = Fault::new(Reason::NotCoordinator, "w1 is no coordinator");
         fault.metadata = Some(Box::new(("coordinators", "10.0.0.1:8001,10.0.0.2:8001".to_owned())));
         let info = fault.to_status().get_details_error_info().expect("ErrorInfo");
-        assert_eq!((info.reason.as_str(), info.metadata["coordinators"].as_str()), ("NOT_COORDINATOR", "10.0.0.1:8001,10.0.0.2:8001"));
+        assert_eq!(
+            (info.reason.as_str(), info.metadata["coordinators"].as_str()),
+            ("NOT_COORDINATOR", "10.0.0.1:8001,10.0.0.2:8001")
+        );
         assert_eq!(fault.into_http().status(), StatusCode::CONFLICT);
     }
 

@@ -77,7 +77,12 @@ async fn a_token_with_a_scope_can_call_exactly_that_through_any_node() {
         let client = cluster.certificates.stranger(entry).await;
         accepts(&client, &token).await;
         let reply = client.greeter().say_hello(hello(&token)).await.expect("greeted").into_inner();
-        assert_eq!((reply.node.as_str(), reply.caller.as_str()), ("g1", "ci"), "through {}", entry.config.name);
+        assert_eq!(
+            (reply.node.as_str(), reply.caller.as_str()),
+            ("g1", "ci"),
+            "through {}",
+            entry.config.name
+        );
 
         // What only nodes may say changes nothing.
         let mut forged = hello(&token);
@@ -99,11 +104,17 @@ async fn a_token_with_a_scope_can_call_exactly_that_through_any_node() {
         for (status, path) in [
             (client.greeter().gather(gather).await.expect_err("denied"), "demo.v1.Greeter/Gather"),
             (
-                ClusterServiceClient::new(client.channel.clone()).list_nodes(nodes).await.expect_err("denied"),
+                ClusterServiceClient::new(client.channel.clone())
+                    .list_nodes(nodes)
+                    .await
+                    .expect_err("denied"),
                 "p2p.v1.ClusterService/ListNodes",
             ),
             (client.system().get_info(info).await.expect_err("denied"), "p2p.v1.SystemService/GetInfo"),
-            (issue_with(&client, Some(&token), &["*"], 60).await.expect_err("denied"), "p2p.v1.AuthService/IssueToken"),
+            (
+                issue_with(&client, Some(&token), &["*"], 60).await.expect_err("denied"),
+                "p2p.v1.AuthService/IssueToken",
+            ),
         ] {
             assert_eq!(status.code(), Code::PermissionDenied, "{status}");
             assert_eq!(status.message(), format!("this token's scope does not include {path}"));
@@ -115,10 +126,15 @@ async fn a_token_with_a_scope_can_call_exactly_that_through_any_node() {
     }
 
     // A generic call takes both: the door, and what lies behind it.
-    let token = issue(&admin, &["p2p.v1.RpcService/Call", "demo.v1.Greeter/SayHello"], 600).await.expect("issued");
+    let token =
+        issue(&admin, &["p2p.v1.RpcService/Call", "demo.v1.Greeter/SayHello"], 600).await.expect("issued");
     let client = cluster.certificates.stranger(&cluster.w1).await;
     let answer = call(&client, &token, "demo.v1.Greeter/SayHello").await;
-    assert_eq!((&answer["result"]["node"], &answer["result"]["caller"]), (&json!("g1"), &json!("ci")), "{answer}");
+    assert_eq!(
+        (&answer["result"]["node"], &answer["result"]["caller"]),
+        (&json!("g1"), &json!("ci")),
+        "{answer}"
+    );
     let answer = call(&client, &token, "p2p.v1.SystemService/GetInfo").await;
     assert_eq!(answer["error"]["data"]["reason"], "PERMISSION_DENIED", "{answer}");
 }
@@ -137,7 +153,8 @@ async fn a_token_comes_before_the_certificate_and_a_bad_one_is_named() {
     let client = cluster.certificates.stranger(&cluster.w1).await;
     accepts(&client, &token).await;
     let (signed, signature) = token.rsplit_once('.').expect("dots");
-    let forged = format!("{signed}.{}{}", if signature.starts_with('A') { "B" } else { "A" }, &signature[1..]);
+    let forged =
+        format!("{signed}.{}{}", if signature.starts_with('A') { "B" } else { "A" }, &signature[1..]);
     let oversized = "x".repeat(9_000);
     for (bad, sentence, reason) in [
         (forged.as_str(), "the access token is not valid", "signature"),
@@ -148,13 +165,17 @@ async fn a_token_comes_before_the_certificate_and_a_bad_one_is_named() {
         assert_eq!((status.code(), status.message()), (Code::Unauthenticated, sentence));
         let answer = http(&client, Method::GET, "/cluster/nodes", bad).send().await.expect("an answer");
         assert_eq!(answer.status(), 401);
-        let challenge = format!("Bearer realm=\"p2p\", error=\"invalid_token\", error_description=\"{sentence}\"");
+        let challenge =
+            format!("Bearer realm=\"p2p\", error=\"invalid_token\", error_description=\"{sentence}\"");
         assert_eq!(answer.headers()["www-authenticate"], challenge.as_str());
         let counted = format!("p2p_authentication_failures_total{{reason=\"{reason}\"}}");
         client.awaits_sample(&counted, 2.0).await;
     }
     let anonymous = client.http(true).get(client.url("/cluster/nodes")).send().await.expect("an answer");
-    assert_eq!((anonymous.status().as_u16(), &anonymous.headers()["www-authenticate"]), (401, &"Bearer realm=\"p2p\"".parse().expect("a value")));
+    assert_eq!(
+        (anonymous.status().as_u16(), &anonymous.headers()["www-authenticate"]),
+        (401, &"Bearer realm=\"p2p\"".parse().expect("a value"))
+    );
     assert!(!cluster.w1.log().contains(signature), "tokens are not logged");
 
     // Members are told why, strangers what they could find out anyway.
@@ -172,7 +193,8 @@ async fn every_node_shows_the_keys_and_verifies_while_all_coordinators_are_down(
     for entry in cluster.nodes() {
         let client = cluster.certificates.stranger(entry).await;
         accepts(&client, &token).await;
-        let answer = client.http(true).get(client.url("/.well-known/jwks.json")).send().await.expect("an answer");
+        let answer =
+            client.http(true).get(client.url("/.well-known/jwks.json")).send().await.expect("an answer");
         assert_eq!(answer.status(), 200);
         let keys: Value = serde_json::from_str(&answer.text().await.expect("text")).expect("JSON");
         assert_eq!(keys["keys"][0]["kty"], "OKP");

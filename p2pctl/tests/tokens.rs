@@ -94,7 +94,10 @@ fn a_token_is_issued_through_a_worker_inspected_and_shown() {
     let denied = dev.at_worker(false, &["--token", token, "cluster", "status"]);
     assert_eq!(denied.status.code(), Some(4));
     let denied = text(&denied.stderr);
-    assert!(denied.contains("this token's scope does not include p2p.v1.ClusterService/GetStatus"), "{denied}");
+    assert!(
+        denied.contains("this token's scope does not include p2p.v1.ClusterService/GetStatus"),
+        "{denied}"
+    );
     assert!(denied.contains("`p2pctl token inspect` shows what your token says"), "{denied}");
 
     let inspected = dev.at_worker(true, &["token", "inspect", token, "-o", "json"]);
@@ -118,10 +121,17 @@ fn a_token_is_issued_through_a_worker_inspected_and_shown() {
     let refused = dev.at_worker(true, &["token", "inspect", &forged]);
     assert_eq!(refused.status.code(), Some(4));
     let refused = text(&refused.stdout);
-    assert!(refused.contains("refuses it: the signature is not by the key that the token names"), "{refused}");
+    assert!(
+        refused.contains("refuses it: the signature is not by the key that the token names"),
+        "{refused}"
+    );
 
     let listed = dev.at_worker(true, &["cluster", "join-token", "list", "-o", "json"]);
-    assert!(listed.status.success() && text(&listed.stderr).contains(&coordinator), "{}", text(&listed.stderr));
+    assert!(
+        listed.status.success() && text(&listed.stderr).contains(&coordinator),
+        "{}",
+        text(&listed.stderr)
+    );
 }
 
 #[test]

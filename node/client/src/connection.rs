@@ -8,11 +8,12 @@ use crate::{
 use http::HeaderValue;
 use p2p_proto::v1::{
     CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse,
-    GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest,
-    ListNodesRequest, MethodInfo, NodeInfo, RevokeJoinTokenRequest, VerifyTokenRequest, VerifyTokenResponse,
-    auth_service_client::AuthServiceClient, call_request::Payload,
-    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
-    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
+    GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse, JoinTokenInfo,
+    ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, MethodInfo, NodeInfo,
+    RevokeJoinTokenRequest, VerifyTokenRequest, VerifyTokenResponse, auth_service_client::AuthServiceClient,
+    call_request::Payload, cluster_service_client::ClusterServiceClient,
+    enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
+    rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};

@@ -234,7 +234,19 @@ mod tests {
 
     #[test]
     fn what_is_no_scope_does_not_parse() {
-        for bad in ["**", "shop", "shop.Orders", "shop*", ".*", "shop/", "/Get", "a.B/C/D", "a.B/G*", "a  b.*", " a.*"] {
+        for bad in [
+            "**",
+            "shop",
+            "shop.Orders",
+            "shop*",
+            ".*",
+            "shop/",
+            "/Get",
+            "a.B/C/D",
+            "a.B/G*",
+            "a  b.*",
+            " a.*",
+        ] {
             assert!(matches!(bad.parse::<Scope>(), Err(InvalidScope::Glob(_))), "{bad:?}");
         }
         assert_eq!("".parse::<Scope>(), Err(InvalidScope::Empty));

@@ -111,7 +111,9 @@ impl Node {
     /// At a coordinator: makes the keys that sign access tokens, and replaces them in time from now on.
     pub(super) async fn rotate_signers(&mut self) {
         if self.parts.identity.current().spiffe().role == Role::Coordinator {
-            self.publisher.rotate_signers().await;
+            if let Err(error) = self.publisher.rotate_signers().await {
+                tracing::warn!(error, "this coordinator cannot issue access tokens");
+            }
             self.background.push(tokio::spawn(keep_rotating(self.publisher.clone())));
         }
     }

@@ -34,9 +34,11 @@ impl Publisher {
         let identity = self.identity.current();
         let expiry = identity.not_after().as_secs();
         self.certificate_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
-        let signers = self.issuer.chains().into_iter().map(|chain| TokenSigner {
-            certificate_chain: chain.into_iter().map(Bytes::from).collect(),
-        });
+        let signers = self
+            .issuer
+            .chains()
+            .into_iter()
+            .map(|chain| TokenSigner { certificate_chain: chain.into_iter().map(Bytes::from).collect() });
         let node = NodeRecord {
             certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
             addresses: self.advertised.iter().map(ToString::to_string).collect(),
@@ -49,19 +51,13 @@ impl Publisher {
         self.gossip.publish(OwnRecords { node, services: self.registry.records() }).await
     }
 
-    /// Makes and replaces the keys that sign access tokens; returns whether there are new ones.
-    pub(super) async fn rotate_signers(&self) -> bool {
+    /// Makes and replaces the keys that sign access tokens; tells whether there are new ones, or why this
+    /// node has none.
+    pub(super) async fn rotate_signers(&self) -> Result<bool, String> {
         let issuer = self.issuer.clone();
         match tokio::task::spawn_blocking(move || issuer.rotate(UnixTime::now())).await {
-            Ok(Ok(changed)) => changed,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "this coordinator cannot issue access tokens");
-                false
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the rotation of token signers was interrupted");
-                false
-            }
+            Ok(rotated) => rotated.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 }
@@ -70,10 +66,15 @@ impl Publisher {
 pub(super) async fn keep_rotating(publisher: Arc<Publisher>) {
     loop {
         tokio::time::sleep(ROTATION_PAUSE).await;
-        if publisher.rotate_signers().await
-            && let Err(refusal) = publisher.publish().await
-        {
-            tracing::error!(error = %refusal, "the new token signer could not be published");
+        match publisher.rotate_signers().await {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Err(refusal) = publisher.publish().await {
+                    tracing::error!(error = %refusal, "the new token signer could not be published");
+                }
+            }
+            // Told as a warning at start; `token issue` tells it, too.
+            Err(error) => tracing::debug!(error, "this coordinator cannot issue access tokens"),
         }
     }
 }

@@ -36,7 +36,9 @@ impl Connection {
     pub fn new(address: IpAddr, principal: Principal) -> Self {
         let header = match &principal {
             Principal::Anonymous => None,
-            Principal::Certificate(_) | Principal::Token(_) => HeaderValue::from_str(&principal.to_string()).ok(),
+            Principal::Certificate(_) | Principal::Token(_) => {
+                HeaderValue::from_str(&principal.to_string()).ok()
+            }
         };
         Self { address, principal, header }
     }

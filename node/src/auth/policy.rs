@@ -119,7 +119,9 @@ pub(super) fn authorize(
     Err(match principal {
         Principal::Anonymous => Fault::new(
             Reason::Unauthenticated,
-            format!("{what} needs a client certificate of this cluster or an access token; none was presented"),
+            format!(
+                "{what} needs a client certificate of this cluster or an access token; none was presented"
+            ),
         ),
         Principal::Token(_) if !in_scope && !matches!(access, Access::Node | Access::Admin) => {
             Fault::new(Reason::Denied, format!("this token's scope does not include {path}"))
@@ -161,6 +163,6 @@ fn admits(who: &Allow, principal: &Principal, in_scope: bool) -> bool {
 }
 
 #[cfg(test)]
-pub(super) fn is_listed(path: &str) -> bool {
+pub(crate) fn is_listed(path: &str) -> bool {
     row_of(path).is_some()
 }

@@ -204,7 +204,8 @@ impl Setting for AccessRule {
     const EXPECTED: &'static str = "a mapping such as {methods: [shop.*], allow: [admin]}";
     fn read(value: &Value) -> Result<Self, Wrong> {
         let mapping = value.as_mapping().ok_or_else(|| Wrong::kind(value))?;
-        let field = |name: &str| mapping.get(name).ok_or_else(|| Wrong::because(value, format!("{name} is missing")));
+        let field =
+            |name: &str| mapping.get(name).ok_or_else(|| Wrong::because(value, format!("{name} is missing")));
         if mapping.len() != 2 {
             field("methods").and(field("allow"))?;
             return Err(Wrong::because(value, "a rule has methods and allow, and nothing else"));
@@ -215,7 +216,10 @@ impl Setting for AccessRule {
         let scope = Scope::parse(&texts).map_err(|why: InvalidScope| Wrong::because(methods, why))?;
         let allow: Vec<Allow> = list(allow, MAX_ALLOWED)?;
         if allow.is_empty() {
-            return Err(Wrong::because(value, "allow lists at least one caller; to close a method, list admin"));
+            return Err(Wrong::because(
+                value,
+                "allow lists at least one caller; to close a method, list admin",
+            ));
         }
         let rule = Self { methods: scope, allow };
         match rule.forbidden() {
@@ -237,7 +241,8 @@ mod tests {
     use crate::config::Config;
 
     fn read(rule: &str) -> Result<Config, String> {
-        Config::from_yaml(&format!("node_id: a\naccess:\n  - {rule}\n"), "test").map_err(|error| error.to_string())
+        Config::from_yaml(&format!("node_id: a\naccess:\n  - {rule}\n"), "test")
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -269,7 +274,10 @@ mod tests {
         ] {
             for who in ["anonymous", "authenticated", "node", "token", "ci-bot", "'spiffe://c/worker/*'"] {
                 let error = read(&format!("{{methods: [{method}], allow: [{who}]}}")).expect_err(method);
-                assert!(error.starts_with("test:3: access") || error.starts_with("test:2: access"), "{error}");
+                assert!(
+                    error.starts_with("test:3: access") || error.starts_with("test:2: access"),
+                    "{error}"
+                );
             }
         }
         for who in ["anonymous", "authenticated", "node"] {

@@ -97,12 +97,9 @@ impl Endpoint {
     fn allow(self) -> &'static str {
         match self {
             Self::Rpc => "POST",
-            Self::Livez
-            | Self::Readyz
-            | Self::Health
-            | Self::Metrics
-            | Self::ClusterNodes
-            | Self::Jwks => "GET, HEAD",
+            Self::Livez | Self::Readyz | Self::Health | Self::Metrics | Self::ClusterNodes | Self::Jwks => {
+                "GET, HEAD"
+            }
         }
     }
 }

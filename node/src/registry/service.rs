@@ -98,8 +98,6 @@ impl LocalService {
 
 impl fmt::Debug for LocalService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalService")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("LocalService").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,10 @@
 //! One immutable state of the registry.
 
 use super::{Handler, LocalService};
-use crate::{auth::{Access, access_of}, limit::RateClass};
+use crate::{
+    auth::{Access, access_of},
+    limit::RateClass,
+};
 use p2p_core::{
     MethodPath, NodeId, ServiceName,
     gossip::{MemberView, View},

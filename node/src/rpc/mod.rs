@@ -37,10 +37,10 @@ use crate::{
     token::Issuer,
 };
 use p2p_proto::v1::{
-    auth_service_server::AuthServiceServer,
-    cluster_service_server::ClusterServiceServer, enrollment_service_server::EnrollmentServiceServer,
-    gossip_service_server::GossipServiceServer, registry_service_server::RegistryServiceServer,
-    rpc_service_server::RpcServiceServer, system_service_server::SystemServiceServer,
+    auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
+    enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
+    registry_service_server::RegistryServiceServer, rpc_service_server::RpcServiceServer,
+    system_service_server::SystemServiceServer,
 };
 use std::sync::Arc;
 use tonic::{Extensions, Status};
@@ -93,7 +93,8 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone()))
         .max_decoding_message_size(MAX_ENROLMENT_BYTES);
-    let auth = AuthServiceServer::new(auth::AccessTokens(parts.clone())).max_decoding_message_size(MAX_AUTH_BYTES);
+    let auth =
+        AuthServiceServer::new(auth::AccessTokens(parts.clone())).max_decoding_message_size(MAX_AUTH_BYTES);
     let reflection = reflection::Reflection(parts.router.registry().clone());
     Ok(vec![
         LocalService::new(gossip, ours.clone())?,
@@ -121,4 +122,21 @@ fn caller(extensions: &Extensions) -> Result<Arc<Caller>, Status> {
         .get::<Arc<Caller>>()
         .cloned()
         .ok_or_else(|| Fault::internal("a request without its caller reached a service").to_status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_system_has_its_row_in_the_table_of_access() {
+        let ours = Schema::decode(p2p_proto::DESCRIPTORS).expect("our own");
+        for service in ["Auth", "Cluster", "Enrollment", "Gossip", "Registry", "Rpc", "System"] {
+            let name = format!("p2p.v1.{service}Service").parse().expect("a name");
+            for method in ours.methods(&name).expect("its methods") {
+                let path = method.path.as_str();
+                assert!(crate::auth::policy::is_listed(path), "{path} is missing from the table");
+            }
+        }
+    }
 }

@@ -69,7 +69,8 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(super) fn read(json: &'a [u8]) -> Result<Self, TokenRefusal> {
-        serde_json::from_slice(json).map_err(|error| refusal(&error, "its claims are not those of an access token"))
+        serde_json::from_slice(json)
+            .map_err(|error| refusal(&error, "its claims are not those of an access token"))
     }
 }
 

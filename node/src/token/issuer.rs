@@ -1,12 +1,6 @@
 //! A coordinator's side: its signing keys, certified by the CA, and signing.
 
-use super::{
-    TYPE,
-    claims::Claims,
-    key::VerifyingKey,
-    signers::Chain,
-    verifier::Verifier,
-};
+use super::{TYPE, claims::Claims, key::VerifyingKey, signers::Chain, verifier::Verifier};
 use crate::{
     identity::{Ca, CaError, Identity, IdentityStore, LeafRequest, UnixTime, Usage, Validity, pem},
     persist::PersistError,
@@ -128,7 +122,8 @@ struct SigningKey {
 
 impl SigningKey {
     fn read(stored: StoredSigner, identity: &Identity, now: UnixTime) -> Option<Self> {
-        let chain: Chain = stored.chain.iter().map(|der| STANDARD.decode(der)).collect::<Result<_, _>>().ok()?;
+        let chain: Chain =
+            stored.chain.iter().map(|der| STANDARD.decode(der)).collect::<Result<_, _>>().ok()?;
         let certificate = identity.trust().verify(&chain, Usage::TokenSigning, now).ok()?;
         let key = VerifyingKey::from_spki(&certificate.public_key)?;
         let pkcs8 = STANDARD.decode(&stored.key).ok()?;
@@ -217,7 +212,9 @@ impl Issuer {
                     changed = true;
                 }
                 Err(error) if read.is_empty() => return Err(error),
-                Err(error) => tracing::warn!(%error, "the token signer could not be replaced; the old one stays"),
+                Err(error) => {
+                    tracing::warn!(%error, "the token signer could not be replaced; the old one stays")
+                }
             }
         }
         *keys = read;
@@ -253,8 +250,9 @@ impl Issuer {
             created_at: now.as_secs(),
         };
         tracing::info!(days = SIGNER_DAYS, "made a new token signer");
-        SigningKey::read(stored, identity, now)
-            .ok_or_else(|| IssueError::Make("the CA's certificate is not one that this node trusts".to_owned()))
+        SigningKey::read(stored, identity, now).ok_or_else(|| {
+            IssueError::Make("the CA's certificate is not one that this node trusts".to_owned())
+        })
     }
 
     /// Signs a token. Blocks on the disk when there is no key yet.

@@ -50,7 +50,11 @@ impl VerifyingKey {
             // An uncompressed point (SEC 1 § 2.3.3).
             let [4, point @ ..] = raw else { return None };
             let (x, y) = point.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
-            (Algorithm::ES256, DecodingKey::from_ec_der(raw), jwk("EC", "P-256", text(x), Some(text(y)), "ES256"))
+            (
+                Algorithm::ES256,
+                DecodingKey::from_ec_der(raw),
+                jwk("EC", "P-256", text(x), Some(text(y)), "ES256"),
+            )
         } else {
             return None;
         };

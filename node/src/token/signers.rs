@@ -124,6 +124,7 @@ impl Signers {
             learning.refused.clear();
             learning.trust = Some(trust.clone());
         }
+        let mut changed = known.len() != before.len();
         for (publisher, chain) in offers {
             if known.values().any(|signer| signer.chain == chain) {
                 continue;
@@ -134,7 +135,9 @@ impl Signers {
             }
             match prove(&chain, publisher, trust, now) {
                 Ok(signer) if known.len() < MAX_SIGNERS => {
+                    // A key whose certificate was renewed replaces itself.
                     known.insert(signer.key.kid().into(), Arc::new(signer));
+                    changed = true;
                 }
                 Ok(_) => tracing::warn!(limit = MAX_SIGNERS, "too many token signers; one is left out"),
                 Err(why) => {
@@ -147,7 +150,6 @@ impl Signers {
                 }
             }
         }
-        let changed = known.len() != before.len() || known.keys().any(|kid| !before.contains_key(kid));
         if changed {
             self.count.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
             self.known.store(Arc::new(known));
@@ -162,19 +164,13 @@ impl Signers {
 
 /// Proves that a chain is a token signer's, and the publisher's own if one is given. The name comes first:
 /// it costs nothing.
-fn prove(
-    chain: &Chain,
-    publisher: Option<&NodeId>,
-    trust: &Trust,
-    now: UnixTime,
-) -> Result<Signer, String> {
+fn prove(chain: &Chain, publisher: Option<&NodeId>, trust: &Trust, now: UnixTime) -> Result<Signer, String> {
     let leaf = chain.first().ok_or("no certificate")?;
     let claimed = PeerCertificate::parse(leaf).map_err(|error| error.to_string())?;
     if publisher.is_some_and(|publisher| *publisher != claimed.spiffe.name) {
         return Err(format!("it is {}'s, not its publisher's", claimed.spiffe));
     }
-    let certificate =
-        trust.verify(chain, Usage::TokenSigning, now).map_err(|error| error.to_string())?;
+    let certificate = trust.verify(chain, Usage::TokenSigning, now).map_err(|error| error.to_string())?;
     let key = VerifyingKey::from_spki(&certificate.public_key).ok_or("its key is not Ed25519 or P-256")?;
     let SpiffeId { cluster, name, .. } = certificate.spiffe;
     let issuer = SpiffeId::new(cluster, Role::Coordinator, name);
@@ -215,7 +211,8 @@ impl SignerFile {
             // What is lost is learned again from the first peer.
             Loaded::Missing | Loaded::Corrupt { .. } => SignersState::default(),
         };
-        let decode = |chain: &Vec<String>| chain.iter().map(|der| STANDARD.decode(der)).collect::<Result<_, _>>();
+        let decode =
+            |chain: &Vec<String>| chain.iter().map(|der| STANDARD.decode(der)).collect::<Result<_, _>>();
         let chains = state.signers.iter().take(MAX_SIGNERS).filter_map(|chain| decode(chain).ok()).collect();
         Ok((Self(file), chains))
     }
@@ -253,7 +250,9 @@ async fn save(file: &Arc<SignerFile>, chains: Vec<Chain>) {
     let saved = tokio::task::spawn_blocking(move || file.save(&chains)).await;
     match saved {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the token signers could not be kept; they are learned again"),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the token signers could not be kept; they are learned again")
+        }
         Err(error) => tracing::debug!(%error, "saving was interrupted"),
     }
 }

@@ -110,7 +110,8 @@ fn sign_with(key: &EncodingKey, algorithm: Algorithm, header: &str, claims: &str
 #[test]
 fn a_genuine_token_says_who_until_when_and_what() {
     let c = Coordinator::new("shop", "c1");
-    let token = c.verifier.verify(&c.token("ci", "shop.* p2p.v1.SystemService/GetInfo"), NOW).expect("genuine");
+    let token =
+        c.verifier.verify(&c.token("ci", "shop.* p2p.v1.SystemService/GetInfo"), NOW).expect("genuine");
     assert_eq!((token.subject().as_str(), &*token.holder.jti), ("ci", "0a1b"));
     assert_eq!((token.issued_at, token.expires_at), (NOW_SECONDS, NOW_SECONDS + 3600));
     assert_eq!((token.signer.as_str(), &*token.kid), ("c1", c.kid.as_str()));
@@ -143,7 +144,8 @@ fn no_algorithm_but_the_keys_own_is_accepted() {
         assert_eq!(c.word(&token), "algorithm");
     }
     // No signature at all.
-    let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(c.header().to_string()), URL_SAFE_NO_PAD.encode(claims));
+    let unsigned =
+        format!("{}.{}.", URL_SAFE_NO_PAD.encode(c.header().to_string()), URL_SAFE_NO_PAD.encode(claims));
     assert_eq!(c.word(&unsigned), "signature");
 }
 
@@ -215,7 +217,9 @@ fn time_is_judged_with_a_minute_and_clocks_two_minutes_apart_are_survived() {
     let ended = |exp: u64| {
         let mut claims = claims.clone();
         claims["exp"] = json!(exp);
-        c.verifier.verify(&c.sign(&c.header().to_string(), &claims.to_string()), NOW).map_err(|error| error.word())
+        c.verifier
+            .verify(&c.sign(&c.header().to_string(), &claims.to_string()), NOW)
+            .map_err(|error| error.word())
     };
     assert!(ended(NOW_SECONDS - 60).is_ok());
     assert_eq!(ended(NOW_SECONDS - 61), Err("expired"));
@@ -231,7 +235,8 @@ fn time_is_judged_with_a_minute_and_clocks_two_minutes_apart_are_survived() {
 fn what_is_said_twice_is_refused_in_header_and_claims() {
     let c = Coordinator::new("shop", "c1");
     let (header, claims) = (c.header().to_string(), c.claims("ci", "shop.*").to_string());
-    for (name, value) in [("sub", "\"root\""), ("scope", "\"*\""), ("exp", "9999999999"), ("aud", "\"shop\"")] {
+    for (name, value) in [("sub", "\"root\""), ("scope", "\"*\""), ("exp", "9999999999"), ("aud", "\"shop\"")]
+    {
         let twice = format!("{{\"{name}\":{value},{}", &claims[1..]);
         assert_eq!(c.word(&c.sign(&header, &twice)), "duplicate", "{name}");
     }

@@ -103,13 +103,12 @@ impl Verifier {
         let key = sha256(compact);
         // Before anything is read, so that what is verified with older knowledge is not kept as newer.
         let generation = self.generation.load(Ordering::Acquire);
-        if let Some((known, token)) = self.cache.get(&key).filter(|(known, _)| *known == generation) {
+        if let Some((_, token)) = self.cache.get(&key).filter(|(known, _)| *known == generation) {
             if !token.is_over(now) {
                 self.cached.inc();
                 return Ok(token);
             }
             self.cache.remove(&key);
-            tracing::trace!(generation = known, "a token ended");
             return Err(TokenRefusal::Expired);
         }
         let token = Arc::new(self.verify_anew(compact, now)?);
@@ -147,9 +146,8 @@ impl Verifier {
 
     fn read_claims(&self, json: &[u8], signer: &Signer, now: u64) -> Result<AccessToken, TokenRefusal> {
         let claims = Claims::read(json)?;
-        let text = |claim: Option<Cow<'_, str>>, name| {
-            claim.map(Cow::into_owned).ok_or(TokenRefusal::Missing(name))
-        };
+        let text =
+            |claim: Option<Cow<'_, str>>, name| claim.map(Cow::into_owned).ok_or(TokenRefusal::Missing(name));
         if text(claims.iss, "iss")? != signer.issuer.to_string() {
             return Err(TokenRefusal::Issuer);
         }

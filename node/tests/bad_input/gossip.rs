@@ -9,8 +9,8 @@ use p2p_node::{
     peer::dial,
 };
 use p2p_proto::v1::{
-    GossipFrame, GossipMessage, MemberState, NodeRecord, OwnerState, OwnerStates, StatesRequest, TokenSigner, gossip_message::Kind,
-    gossip_service_client::GossipServiceClient,
+    GossipFrame, GossipMessage, MemberState, NodeRecord, OwnerState, OwnerStates, StatesRequest, TokenSigner,
+    gossip_message::Kind, gossip_service_client::GossipServiceClient,
 };
 use prost::Message as _;
 use std::sync::Arc;
@@ -190,7 +190,8 @@ async fn a_stolen_worker_cannot_publish_token_signers() {
     };
     let state = liar.seal("w9", Epoch((UnixTime::now().as_secs() + 60) * 1_000), record);
     let (_sender, _answers) = liar.gossip(&node, vec![liar.hello(), states(state)]).await.expect("a stream");
-    observer.awaits_state("w9", MemberState::Alive).await;
+    // It publishes, and answers no probe.
+    observer.awaits_state("w9", MemberState::Down).await;
     assert_eq!(sample(&observer.metrics().await, "p2p_token_signers"), Some(1.0), "the coordinator's own");
 }
 

@@ -82,7 +82,9 @@ type Object = Map<String, Value>;
 
 fn read(token: &str) -> Result<(Object, Object), Failure> {
     let none = || {
-        Failure::usage("This is no access token: expected three base64url parts with dots between, the first two JSON")
+        Failure::usage(
+            "This is no access token: expected three base64url parts with dots between, the first two JSON",
+        )
     };
     let parts: Vec<&str> = token.split('.').collect();
     let [header, claims, _signature] = parts.as_slice() else { return Err(none()) };
@@ -106,7 +108,10 @@ fn text(inspected: &Inspected, output: &Output, now: i64) -> String {
     if let Some(verdict) = &inspected.verdict {
         let (word, tone) = match verdict.accepted {
             true => ("accepts it".to_owned(), Tone::Good),
-            false => (format!("refuses it: {}", verdict.message.as_deref().unwrap_or("no reason given")), Tone::Bad),
+            false => (
+                format!("refuses it: {}", verdict.message.as_deref().unwrap_or("no reason given")),
+                Tone::Bad,
+            ),
         };
         lines.row(vec![format!("node {}", verdict.node).into(), Cell::new(word, tone)]);
     }
@@ -150,8 +155,14 @@ mod tests {
         };
         let inspected = Inspected { header, claims, verdict: Some(verdict) };
         let shown = text(&inspected, &Output::new(Format::Table), 100);
-        for line in ["header.alg   EdDSA", "sub          ci", "exp          3700 (in 1h)", "scope        shop.*",
-            "scope        bank.*", "node w1      refuses it: the token has expired"] {
+        for line in [
+            "header.alg   EdDSA",
+            "sub          ci",
+            "exp          3700 (in 1h)",
+            "scope        shop.*",
+            "scope        bank.*",
+            "node w1      refuses it: the token has expired",
+        ] {
             assert!(shown.contains(line), "{line:?} in\n{shown}");
         }
         let json = serde_json::to_string(&inspected).expect("serializes");

@@ -51,7 +51,11 @@ struct Issued<'a> {
 
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = p2p_node::config::parse_duration(text).map_err(|error| error.to_string())?;
-    if ttl < Duration::from_secs(1) { Err("write a time of at least 1s, as in 24h".to_owned()) } else { Ok(ttl) }
+    if ttl < Duration::from_secs(1) {
+        Err("write a time of at least 1s, as in 24h".to_owned())
+    } else {
+        Ok(ttl)
+    }
 }
 
 /// Runs the verb.
@@ -99,6 +103,11 @@ mod tests {
             ..AccessTokenInfo::default()
         };
         let hint = hint(&info, 100);
-        assert!(hint.starts_with("ci can call shop.*, bank.Ledger/Read with it, it expires in 1h; its id is ab\n"), "{hint}");
+        assert!(
+            hint.starts_with(
+                "ci can call shop.*, bank.Ledger/Read with it, it expires in 1h; its id is ab\n"
+            ),
+            "{hint}"
+        );
     }
 }
