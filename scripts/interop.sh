@@ -155,6 +155,16 @@ check "curl as admin: POST /rpc through another node" yes \
     "$(says '"Hello, curl!"' curl -sS --cacert "$ca" --cert "$cert" --key "$key" "$url/rpc" \
         -H 'content-type: application/json' \
         -d '{"jsonrpc":"2.0","id":1,"method":"demo.v1.Greeter/SayHello","params":{"name":"curl"}}')"
+token=$(as_admin token issue --subject curl --scope p2p.v1.ClusterService/ListNodes 2>/dev/null)
+check "curl with a token: what its scope names" "200 2" \
+    "$(fetch --http2 -H "authorization: Bearer $token" "$url/cluster/nodes")"
+check "curl with a token: nothing else" "403 2" \
+    "$(fetch --http2 -H "authorization: Bearer $token" -H 'content-type: application/json' -d '{}' "$url/rpc")"
+check "curl with a token that does not hold: told so" yes \
+    "$(says 'www-authenticate: Bearer .*error="invalid_token"' curl -sS -D - -o /dev/null --cacert "$ca" \
+        -H "authorization: Bearer x$token" "$url/cluster/nodes")"
+check "curl: the keys that verify tokens are open" yes \
+    "$(says '"kty":"OKP"' curl -sS --cacert "$ca" "$url/.well-known/jwks.json")"
 check "curl by host name, with the system's name check" "200 2" \
     "$(fetch --http2 "https://localhost:$base_port/livez")"
 check "curl with the system's CAs only: refused" yes "$(says 'certificate' curl -sS "$url/health")"

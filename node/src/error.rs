@@ -5,7 +5,7 @@
 
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -57,6 +57,8 @@ pub enum Reason {
     InvalidArgument,
     /// It cannot be done as things are; the message says what to change first.
     Precondition,
+    /// Only coordinators do this; the fault names them.
+    NotCoordinator,
     /// What was named does not exist.
     NotFound,
     /// A message or header over a size limit.
@@ -135,6 +137,13 @@ impl Reason {
             Self::Precondition => {
                 row("FAILED_PRECONDITION", Code::FailedPrecondition, StatusCode::CONFLICT, Caller, Retry::No)
             }
+            Self::NotCoordinator => row(
+                "NOT_COORDINATOR",
+                Code::FailedPrecondition,
+                StatusCode::CONFLICT,
+                Caller,
+                Retry::Elsewhere,
+            ),
             Self::NotFound => row("NOT_FOUND", Code::NotFound, StatusCode::NOT_FOUND, Caller, Retry::No),
             Self::TooLarge => {
                 row("TOO_LARGE", Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, Caller, Retry::No)
@@ -182,12 +191,23 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// HTTP methods that the path takes, for [`Reason::MethodNotAllowed`].
     pub allow: Option<&'static str>,
+    /// Whether a token was shown that does not hold, for [`Reason::Unauthenticated`].
+    pub refused_token: bool,
+    /// One fact for programs, as `google.rpc.ErrorInfo` and HTTP problems carry it.
+    pub metadata: Option<Box<(&'static str, String)>>,
 }
 
 impl Fault {
     /// A fault for `reason`, told by `message`.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None, allow: None }
+        Self {
+            reason,
+            message: message.into(),
+            retry_after: None,
+            allow: None,
+            refused_token: false,
+            metadata: None,
+        }
     }
 
     /// A defect of ours: logged in full, told to the caller without detail.
@@ -200,7 +220,8 @@ impl Fault {
     pub fn to_status(&self) -> Status {
         let row = self.reason.row();
         let mut details = ErrorDetails::new();
-        details.set_error_info(row.word, ERROR_DOMAIN, std::collections::HashMap::new());
+        let metadata = self.metadata.iter().map(|fact| (fact.0.to_owned(), fact.1.clone()));
+        details.set_error_info(row.word, ERROR_DOMAIN, metadata.collect::<HashMap<_, _>>());
         if let Some(pause) = self.retry_after {
             details.set_retry_info(Some(pause));
         }
@@ -209,7 +230,18 @@ impl Fault {
             let millis = u64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
             status.metadata_mut().insert("grpc-retry-pushback-ms", millis.into());
         }
+        if let Some(Ok(challenge)) = self.challenge().map(|challenge| challenge.parse()) {
+            status.metadata_mut().insert("www-authenticate", challenge);
+        }
         status
+    }
+
+    /// What `WWW-Authenticate` says (RFC 6750 § 3): which evidence is missing, or that the token is refused.
+    fn challenge(&self) -> Option<String> {
+        const BARE: &str = "Bearer realm=\"p2p\"";
+        let refused = || format!("{BARE}, error=\"invalid_token\", error_description=\"{}\"", self.message);
+        let refused = self.refused_token.then(refused);
+        (self.reason == Reason::Unauthenticated).then(|| refused.unwrap_or_else(|| BARE.to_owned()))
     }
 
     /// As a trailers-only gRPC answer.
@@ -220,13 +252,17 @@ impl Fault {
     /// As an HTTP answer: `application/problem+json` (RFC 9457).
     pub fn into_http(self) -> http::Response<Body> {
         let row = self.reason.row();
-        let problem = json!({
+        let mut problem = json!({
             "type": "about:blank",
             "title": row.http.canonical_reason().unwrap_or("error"),
             "status": row.http.as_u16(),
             "detail": self.message,
             "reason": row.word,
         });
+        if let Some(fact) = &self.metadata {
+            problem[fact.0] = json!(fact.1);
+        }
+        let challenge = self.challenge().and_then(|challenge| HeaderValue::from_str(&challenge).ok());
         let body = Body::new(http_body_util::Full::new(bytes::Bytes::from(problem.to_string())));
         let mut response = http::Response::new(body);
         *response.status_mut() = row.http;
@@ -235,6 +271,9 @@ impl Fault {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(pause) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds(pause)));
+        }
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -276,6 +315,30 @@ impl From<Status> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_protocols_say_which_evidence_is_missing_and_who_acts_instead() {
+        let mut fault = Fault::new(Reason::Unauthenticated, "the access token has expired");
+        fault.refused_token = true;
+        let challenge = "Bearer realm=\"p2p\", error=\"invalid_token\", \
+                         error_description=\"the access token has expired\"";
+        assert_eq!(fault.to_status().metadata().get("www-authenticate").expect("a challenge"), challenge);
+        assert_eq!(fault.into_http().headers()["www-authenticate"], challenge);
+        let bare = Fault::new(Reason::Unauthenticated, "none was presented").into_http();
+        assert_eq!(
+            (bare.status().as_u16(), &bare.headers()["www-authenticate"]),
+            (401, &HeaderValue::from_static("Bearer realm=\"p2p\""))
+        );
+
+        let mut fault = Fault::new(Reason::NotCoordinator, "w1 is no coordinator");
+        fault.metadata = Some(Box::new(("coordinators", "10.0.0.1:8001,10.0.0.2:8001".to_owned())));
+        let info = fault.to_status().get_details_error_info().expect("ErrorInfo");
+        assert_eq!(
+            (info.reason.as_str(), info.metadata["coordinators"].as_str()),
+            ("NOT_COORDINATOR", "10.0.0.1:8001,10.0.0.2:8001")
+        );
+        assert_eq!(fault.into_http().status(), StatusCode::CONFLICT);
+    }
 
     #[test]
     fn both_protocols_tell_the_same_pause_and_never_an_early_one() {

@@ -12,7 +12,7 @@
 //! | [`registry`] | THE method registry |
 //! | [`limit`] [`schema`] [`peer`] | rate limits; descriptors and JSON; connections to other nodes |
 //! | [`auth`] | evidence and policy |
-//! | [`revocation`] | what is revoked: lookups, live connections, the disk |
+//! | [`token`] [`revocation`] | access tokens: signing keys, verification; what is revoked: lookups, live connections |
 //! | [`identity`] | certificates, CA, trust, hot reload |
 //! | [`telemetry`] [`persist`] | logs and metrics; state on disk |
 //! | [`error`] [`shutdown`] [`config`] | faults and their answers; the stop signal; configuration |
@@ -38,3 +38,4 @@ pub mod schema;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod token;

@@ -2,8 +2,9 @@
 //! in the verb's own file.
 
 use crate::{
-    commands::{certs, cluster, dev, health, metrics, rpc},
+    commands::{certs, cluster, dev, health, metrics, rpc, token},
     output::Format,
+    session::TokenSource,
 };
 use clap::{Args, Parser, Subcommand};
 use p2p_client::Endpoint;
@@ -52,6 +53,10 @@ pub(crate) struct GlobalOptions {
     /// Private key of --cert
     #[arg(long, global = true, env = "P2PCTL_KEY", value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// Access token to show the node; @FILE reads a file, - stdin. It comes before --cert
+    #[arg(long, global = true, env = "P2PCTL_TOKEN", hide_env_values = true, value_name = "TOKEN|@FILE|-")]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) token: Option<TokenSource>,
     /// Output format
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
@@ -74,6 +79,10 @@ pub(crate) enum Command {
     /// Lists, describes and calls the methods that the cluster serves
     #[command(alias = "rpcs", subcommand, after_help = "Examples:\n  p2pctl rpc list")]
     Rpc(rpc::RpcCommand),
+    /// Issues access tokens and shows what they say
+    #[command(alias = "tokens", subcommand)]
+    #[command(after_help = "Examples:\n  p2pctl token issue --subject ci --scope 'shop.*'")]
+    Token(token::TokenCommand),
     Health(health::HealthArgs),
     #[command(alias = "metric")]
     Metrics(metrics::MetricsArgs),
@@ -123,6 +132,7 @@ mod tests {
             &["p2pctl", "cluster", "join-tokens", "list"],
             &["p2pctl", "rpcs", "list"],
             &["p2pctl", "metric"],
+            &["p2pctl", "tokens", "inspect"],
         ] {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }

@@ -1,9 +1,13 @@
 //! From the global flags to a connection, and from its errors to advice.
 
-use crate::{cli::GlobalOptions, error::Failure};
+use crate::{cli::GlobalOptions, error::Failure, output::Output};
 use anyhow::Context as _;
-use p2p_client::{CallError, ConnectError, ConnectOptions, Connection, ErrorKind, Identity};
-use std::{fs, path::Path};
+use p2p_client::{CallError, ConnectError, ConnectOptions, Connection, ErrorKind, Identity, Token};
+use std::{cell::OnceCell, fs, path::Path};
+
+mod token;
+
+pub(crate) use token::TokenSource;
 
 /// What to do when the node does not accept who calls.
 const ADMIN_ADVICE: &str = "Pass --cert FILE --key FILE of an admin (or set P2PCTL_CERT and P2PCTL_KEY); \
@@ -12,12 +16,17 @@ const ADMIN_ADVICE: &str = "Pass --cert FILE --key FILE of an admin (or set P2PC
 /// One run of p2pctl against one node.
 pub(crate) struct Session<'a> {
     global: &'a GlobalOptions,
+    /// Read once: standard input gives it only once.
+    token: OnceCell<Option<Token>>,
 }
+
+/// How many coordinators are tried when a node names them.
+const COORDINATORS_TRIED: usize = 3;
 
 impl<'a> Session<'a> {
     /// A session with the node that the flags name; nothing is opened yet.
     pub(crate) fn new(global: &'a GlobalOptions) -> Self {
-        Self { global }
+        Self { global, token: OnceCell::new() }
     }
 
     /// The flags of this run.
@@ -31,8 +40,67 @@ impl<'a> Session<'a> {
         Connection::connect(&options).await.map_err(|error| self.connect_failure(&error))
     }
 
+    /// Connects with the certificate alone, for verbs that judge a token instead of showing it.
+    pub(crate) async fn connect_without_token(&self) -> Result<Connection, Failure> {
+        let options = self.options_without_token()?;
+        Connection::connect(&options).await.map_err(|error| self.connect_failure(&error))
+    }
+
+    /// Does what only coordinators do: at the session's node, and if that is none, at a coordinator that it
+    /// names.
+    pub(crate) async fn at_coordinator<T>(
+        &self,
+        output: &Output,
+        act: impl AsyncFn(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, Failure> {
+        self.at_coordinator_as(self.connect_options()?, output, act).await
+    }
+
+    /// The same with the certificate alone, for acts that take one, and for verbs whose token is what they act on.
+    pub(crate) async fn at_coordinator_without_token<T>(
+        &self,
+        output: &Output,
+        act: impl AsyncFn(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, Failure> {
+        self.at_coordinator_as(self.options_without_token()?, output, act).await
+    }
+
+    async fn at_coordinator_as<T>(
+        &self,
+        as_whom: ConnectOptions,
+        output: &Output,
+        act: impl AsyncFn(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, Failure> {
+        let connection = Connection::connect(&as_whom).await.map_err(|error| self.connect_failure(&error))?;
+        let error = match act(&connection).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        for endpoint in error.coordinators().into_iter().take(COORDINATORS_TRIED) {
+            output.note(&format!("{} is no coordinator; asking {endpoint}", self.global.endpoint));
+            let options = ConnectOptions { endpoint, ..as_whom.clone() };
+            match Connection::connect(&options).await {
+                Ok(coordinator) => {
+                    return act(&coordinator).await.map_err(|error| self.call_failure(&error));
+                }
+                Err(error) => output.note(&error.to_string()),
+            }
+        }
+        Err(self.call_failure(&error))
+    }
+
     /// The flags with the files they name read.
     pub(crate) fn connect_options(&self) -> Result<ConnectOptions, Failure> {
+        if self.token.get().is_none() {
+            let token = self.global.token.as_ref().map(TokenSource::token).transpose()?;
+            // A second reader would be told the same.
+            self.token.get_or_init(|| token);
+        }
+        let token = self.token.get().cloned().flatten();
+        Ok(ConnectOptions { token, ..self.options_without_token()? })
+    }
+
+    fn options_without_token(&self) -> Result<ConnectOptions, Failure> {
         let mut options = ConnectOptions::new(self.global.endpoint.clone());
         options.timeout = self.global.timeout;
         options.ca_pem = self.global.ca.as_deref().map(read).transpose()?;
@@ -93,6 +161,12 @@ impl<'a> Session<'a> {
         };
         let message = error.to_string();
         match error.kind() {
+            ErrorKind::Unauthenticated | ErrorKind::Denied if self.global.token.is_some() => {
+                let denied = error.kind() == ErrorKind::Denied;
+                let failure =
+                    if denied { Failure::denied(message) } else { Failure::unauthenticated(message) };
+                failure.hint("`p2pctl token inspect` shows what your token says and why a node refuses it")
+            }
             ErrorKind::Unauthenticated | ErrorKind::Tls => {
                 Failure::unauthenticated(message).hint(ADMIN_ADVICE)
             }

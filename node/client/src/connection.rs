@@ -5,18 +5,22 @@ use crate::{
     error::{CallError, ConnectError, connect_error, files_error},
     refusal::refusal,
 };
+use http::HeaderValue;
 use p2p_proto::v1::{
     CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EvictRequest,
-    EvictResponse, GetDescriptorsRequest, GetStatusRequest, JoinTokenInfo, ListJoinTokensRequest,
-    ListMethodsRequest, ListNodesRequest, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse,
-    RevokeJoinTokenRequest, call_request::Payload, cluster_service_client::ClusterServiceClient,
-    enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
-    rpc_service_client::RpcServiceClient,
+    EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse,
+    JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, ListRevocationsRequest,
+    ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse, RevocationInfo,
+    RevokeJoinTokenRequest, RevokeTokenRequest, VerifyTokenRequest, VerifyTokenResponse,
+    auth_service_client::AuthServiceClient, call_request::Payload,
+    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
+    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use tonic::{
     Request, Response, Status,
+    metadata::MetadataMap,
     transport::{Certificate, Channel, ClientTlsConfig},
 };
 
@@ -36,14 +40,16 @@ pub struct ConnectOptions {
     pub ca_pem: Option<Vec<u8>>,
     /// Who calls; without it the caller is anonymous and may ask little.
     pub identity: Option<Identity>,
+    /// An access token to show with each call. It comes before the certificate.
+    pub token: Option<Token>,
     /// Limit of connecting, and of each call; sent to the node as the call's deadline.
     pub timeout: Duration,
 }
 
 impl ConnectOptions {
-    /// Options for `endpoint` with a timeout of 5 s, and neither CA nor identity.
+    /// Options for `endpoint` with a timeout of 5 s, and neither CA nor evidence.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, ca_pem: None, identity: None, timeout: Duration::from_secs(5) }
+        Self { endpoint, ca_pem: None, identity: None, token: None, timeout: Duration::from_secs(5) }
     }
 }
 
@@ -60,6 +66,42 @@ impl fmt::Debug for Identity {
     /// Never shows the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+/// An access token, as it is sent in `authorization`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(HeaderValue);
+
+/// A text that is no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an access token is one line of visible ASCII characters")]
+pub struct InvalidToken;
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidToken);
+        }
+        let mut header = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| InvalidToken)?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
+}
+
+impl Token {
+    /// The value of the `authorization` header, marked as sensitive.
+    pub fn header(&self) -> &HeaderValue {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    /// Never shows the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
     }
 }
 
@@ -113,6 +155,20 @@ impl Connection {
     pub async fn cluster_status(&self) -> Result<ClusterStatus, CallError> {
         let mut client = ClusterServiceClient::new(self.channel());
         let answer = client.get_status(self.request(GetStatusRequest {})).await;
+        self.answer(answer).await
+    }
+
+    /// Takes access tokens back, at the connected coordinator.
+    pub async fn revoke_token(&self, request: RevokeTokenRequest) -> Result<RevocationInfo, CallError> {
+        let mut client = AuthServiceClient::new(self.channel());
+        let answer = client.revoke_token(self.request(request)).await;
+        self.answer(answer).await.map(|answer| answer.revocation.unwrap_or_default())
+    }
+
+    /// What is revoked, as the connected node enforces it.
+    pub async fn list_revocations(&self) -> Result<ListRevocationsResponse, CallError> {
+        let mut client = AuthServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.list_revocations(self.request(ListRevocationsRequest {})).await;
         self.answer(answer).await
     }
 
@@ -192,9 +248,29 @@ impl Connection {
         self.answer(answer).await.map(|answer| answer.info.unwrap_or_default())
     }
 
+    /// Signs an access token at the connected coordinator. Its text is in the answer and nowhere else.
+    pub async fn issue_token(&self, token: IssueTokenRequest) -> Result<IssueTokenResponse, CallError> {
+        let mut client = AuthServiceClient::new(self.channel());
+        let answer = client.issue_token(self.request(token)).await;
+        self.answer(answer).await
+    }
+
+    /// Whether the connected node accepts an access token, and why not.
+    pub async fn verify_token(&self, token: &str) -> Result<VerifyTokenResponse, CallError> {
+        let mut client = AuthServiceClient::new(self.channel());
+        let request = VerifyTokenRequest { token: token.to_owned() };
+        let answer = client.verify_token(self.request(request)).await;
+        self.answer(answer).await
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.options.timeout);
+        if let Some(token) = &self.options.token {
+            let mut headers = std::mem::take(request.metadata_mut()).into_headers();
+            headers.insert(http::header::AUTHORIZATION, token.header().clone());
+            *request.metadata_mut() = MetadataMap::from_headers(headers);
+        }
         request
     }
 
@@ -225,4 +301,20 @@ fn tls_config(options: &ConnectOptions) -> Result<ClientTlsConfig, ConnectError>
         tls = tls.identity(tonic::transport::Identity::from_pem(&identity.cert_pem, &identity.key_pem));
     }
     Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_line_and_never_shown() {
+        let token: Token = " a.b.c\n".parse().expect("a token");
+        assert_eq!(token.header(), "Bearer a.b.c");
+        assert!(token.header().is_sensitive());
+        assert_eq!(format!("{token:?}"), "Token(..)");
+        for bad in ["", " ", "a b", "a\nb", "ä"] {
+            assert_eq!(bad.parse::<Token>(), Err(InvalidToken), "{bad:?}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::endpoint::Endpoint;
 use rustls::{AlertDescription, CertificateError};
 use std::{error::Error, io, time::Duration};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 /// What a failure means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,15 @@ impl CallError {
             return Self::DeadlineExceeded { endpoint: endpoint.clone(), timeout };
         }
         Self::Connection(connect_error(source, endpoint))
+    }
+
+    /// The coordinators that the answering node names, if the act is theirs alone; none if it is not, or no
+    /// other is alive.
+    pub fn coordinators(&self) -> Vec<Endpoint> {
+        let Self::Status(status) = self else { return Vec::new() };
+        let info = status.get_details_error_info().filter(|info| info.reason == "NOT_COORDINATOR");
+        let list = info.and_then(|info| info.metadata.get("coordinators").cloned()).unwrap_or_default();
+        list.split(',').filter_map(|address| address.parse().ok()).collect()
     }
 
     /// What the failure means to the caller.

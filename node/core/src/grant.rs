@@ -25,10 +25,38 @@ pub enum InvalidGrant {
 
 /// A full service name, `package.*` (everything below the package) or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Glob {
+pub(crate) enum Glob {
     All,
     Below(ServiceName),
     Exactly(ServiceName),
+}
+
+impl Glob {
+    /// Whether `service`, a full service name, is meant.
+    pub(crate) fn matches(&self, service: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Exactly(name) => name.as_str() == service,
+            Self::Below(package) => is_below(service, package),
+        }
+    }
+
+    /// Whether every service that `other` means is meant.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Below(_), Self::Exactly(name)) => self.matches(name.as_str()),
+            (Self::Below(package), Self::Below(inner)) => {
+                inner == package || is_below(inner.as_str(), package)
+            }
+            (Self::Exactly(name), Self::Exactly(inner)) => name == inner,
+            (Self::Below(_) | Self::Exactly(_), Self::All) | (Self::Exactly(_), Self::Below(_)) => false,
+        }
+    }
+}
+
+fn is_below(name: &str, package: &ServiceName) -> bool {
+    name.strip_prefix(package.as_str()).is_some_and(|rest| rest.starts_with('.'))
 }
 
 impl FromStr for Glob {
@@ -78,14 +106,7 @@ impl Grant {
 
     /// Whether the holder may provide `service`. Reserved names are never granted.
     pub fn allows(&self, service: &ServiceName) -> bool {
-        let matches = |glob: &Glob| match glob {
-            Glob::All => true,
-            Glob::Exactly(name) => name == service,
-            Glob::Below(package) => {
-                service.as_str().strip_prefix(package.as_str()).is_some_and(|rest| rest.starts_with('.'))
-            }
-        };
-        !service.is_reserved() && self.0.iter().any(matches)
+        !service.is_reserved() && self.0.iter().any(|glob| glob.matches(service.as_str()))
     }
 
     /// The globs as text.

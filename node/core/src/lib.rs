@@ -6,7 +6,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`id`] [`spiffe`] [`method`] [`principal`] [`grant`] | the shared words as types; invalid states do not parse |
+//! | [`id`] [`spiffe`] [`method`] [`principal`] [`grant`] [`scope`] | the shared words as types; invalid states do not parse |
 //! | [`time`] | the clock that callers pass in |
 //! | [`membership`] | SWIM failure detection: foca behind our identities, guards and evidence |
 //! | [`record`] | manifests and records, their verification and the store that merges them |
@@ -27,6 +27,7 @@ pub mod method;
 pub mod principal;
 pub mod record;
 pub mod revocation;
+pub mod scope;
 pub mod spiffe;
 pub mod suggest;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub mod time;
 pub use grant::Grant;
 pub use id::{ClusterId, Epoch, NodeId};
 pub use method::{MethodPath, ServiceName};
-pub use principal::Principal;
+pub use principal::{Principal, Subject, TokenHolder};
+pub use scope::Scope;
 pub use spiffe::{Role, SpiffeId};
 pub use time::Moment;

@@ -1,9 +1,10 @@
-//! The two Rust parts of scripts/benchmark.sh.
+//! The Rust parts of scripts/benchmark.sh.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `bare` | what we compare with: the greeter on tonic's own server, on one thread |
 //! | `load` | a closed-loop driver of unary calls over TLS, with its own clock |
+//! | `token` | verification of access tokens against the bare library call |
 //! | `process` | the processor time of the processes under test |
 //!
 //! Both know nothing of a cluster: the script starts the nodes and says where they are.
@@ -16,6 +17,7 @@ mod process;
 mod proto;
 #[path = "../greeter/service.rs"]
 mod service;
+mod token;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ enum Part {
     Bare(bare::BareArgs),
     /// Calls demo.v1.Greeter/SayHello and prints one line of JSON
     Load(load::LoadArgs),
+    /// Verifies access tokens and prints one line of JSON
+    Token(token::TokenArgs),
 }
 
 /// PEM files.
@@ -53,5 +57,6 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().part {
         Part::Bare(args) => bare::run(args),
         Part::Load(args) => load::run(&args),
+        Part::Token(args) => token::run(&args),
     }
 }

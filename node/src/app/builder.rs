@@ -5,12 +5,12 @@ use super::{
     node::{Node, NodeParts},
 };
 use crate::{
-    auth::Access,
+    auth::Auth,
     config::{Config, SeedAddress},
     enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
     gateway::Gateway,
     gossip::{self, GossipSetup, Revoking},
-    identity::{Identity as OwnIdentity, IdentityError, IdentityStore},
+    identity::{Identity as OwnIdentity, IdentityError, IdentityStore, UnixTime},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
@@ -22,11 +22,12 @@ use crate::{
     server::{Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
+    token::{AccessToken, Issuer, SignerFile, Signers, Verifier, signers::Chain},
 };
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use p2p_core::{ClusterId, Principal, Role, SpiffeId, membership::Identity, record::Refusal};
+use p2p_core::{ClusterId, Principal, Role, SpiffeId, Subject, membership::Identity, record::Refusal};
 use std::{
     convert::Infallible,
     io,
@@ -107,6 +108,7 @@ struct Prepared {
     tokens: TokenStore,
     keeper: Keeper,
     kept: Kept,
+    signers: (SignerFile, Vec<Chain>),
 }
 
 impl NodeBuilder {
@@ -140,7 +142,7 @@ impl NodeBuilder {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let schema = Arc::new(Schema::decode(Bytes::copy_from_slice(descriptors))?);
-        let service = LocalService::new(service, schema, Access::Authenticated)?;
+        let service = LocalService::new(service, schema)?;
         if service.name.is_reserved() {
             return Err(ServiceError::Reserved(service.name));
         }
@@ -184,10 +186,18 @@ impl NodeBuilder {
         let revocations = Revocations::new(&metrics);
         let pool = Arc::new(PeerPool::new(identity.clone(), revocations.clone(), peers_max, &metrics));
         let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
+        let revoked = revocations.clone();
+        let is_revoked =
+            move |token: &AccessToken| revoked.is_revoked(&token.holder, token.issued_at, &token.signer);
+        let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(is_revoked), &metrics));
+        let (signer_file, known_signers) = prepared.signers;
+        verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
+        let auth = Arc::new(Auth::new(verifier.clone(), config.access.clone(), &metrics));
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
             registry.clone(),
             pool.clone(),
+            auth,
             config.rpc_default_timeout,
             max_message_bytes,
             &metrics,
@@ -238,10 +248,18 @@ impl NodeBuilder {
             view: gossip.view(),
             advertised: advertised.clone(),
         };
+        let enrolment = Enrolment::new(issuing, &metrics);
+        // What is revoked is not known yet: revocation hands its answer in here.
+        let revoked = revocations.clone();
+        let revoked_before = move |subject: &Subject| revoked.subject_before(subject.as_str());
+        let issuer =
+            Issuer::new(identity.clone(), enrolment.clone(), verifier.clone(), Box::new(revoked_before));
+        let issuer = Arc::new(issuer);
         let parts = Parts {
             facts,
             gossip: gossip.clone(),
-            enrolment: Enrolment::new(issuing, &metrics),
+            enrolment,
+            issuer: issuer.clone(),
             router: router.clone(),
             revocations: revocations.clone(),
             shutdown: watch.clone(),
@@ -262,11 +280,12 @@ impl NodeBuilder {
         let server_task = tokio::spawn(server.run(listener, watch));
 
         // 7. Tell the cluster.
-        let node = Node::new(NodeParts {
+        let mut node = Node::new(NodeParts {
             config,
             identity,
             gossip,
             gossip_task,
+            issuer,
             registry,
             pool,
             limits,
@@ -276,6 +295,8 @@ impl NodeBuilder {
             listening,
             advertised,
         });
+        node.follow_signers(verifier, signer_file);
+        node.rotate_signers().await;
         node.publish().await?;
         tracing::info!(
             node = %own_id.name,
@@ -306,7 +327,8 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
             "revocations on disk were damaged and may be missing; the other nodes send them again"
         );
     }
-    Ok(Prepared { epoch_file, tokens, keeper, kept })
+    let signers = SignerFile::load(&directory)?;
+    Ok(Prepared { epoch_file, tokens, keeper, kept, signers })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

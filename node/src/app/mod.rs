@@ -6,12 +6,14 @@
 //! | [`node`] | a running node and its shutdown, in order |
 //! | `advertise` | the address that others should dial |
 //! | `certificate` | the node's certificate at start: found, made or joined for |
+//! | `publish` | what this node tells the cluster of itself |
 //! | `run` | a node as a process: configuration, signals, exit codes |
 
 mod advertise;
 pub mod builder;
 mod certificate;
 pub mod node;
+mod publish;
 mod run;
 
 pub use builder::{NodeBuilder, StartError};

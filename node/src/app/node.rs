@@ -1,5 +1,6 @@
 //! A running node, and its shutdown in order.
 
+use super::publish::{Publisher, keep_rotating};
 use crate::{
     config::Config,
     gossip::Gossip,
@@ -9,13 +10,9 @@ use crate::{
     registry::Registry,
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
+    token::{self, Issuer, SignerFile, Verifier},
 };
-use bytes::Bytes;
-use p2p_core::{
-    gossip::View,
-    record::{OwnRecords, Refusal},
-};
-use p2p_proto::v1::NodeRecord;
+use p2p_core::{Role, gossip::View, record::Refusal};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
@@ -34,6 +31,7 @@ pub(super) struct NodeParts {
     pub(super) identity: Arc<IdentityStore>,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
+    pub(super) issuer: Arc<Issuer>,
     pub(super) registry: Arc<Registry>,
     pub(super) pool: Arc<PeerPool>,
     pub(super) limits: Arc<Limits>,
@@ -49,7 +47,7 @@ pub(super) struct NodeParts {
 pub struct Node {
     parts: NodeParts,
     background: Vec<JoinHandle<()>>,
-    certificate_expiry: Gauge,
+    publisher: Arc<Publisher>,
 }
 
 impl Node {
@@ -62,11 +60,21 @@ impl Node {
                 certificate_expiry.clone(),
             );
         });
+        let publisher = Arc::new(Publisher {
+            zone: parts.config.zone.clone(),
+            labels: parts.config.labels.as_map().clone(),
+            identity: parts.identity.clone(),
+            issuer: parts.issuer.clone(),
+            gossip: parts.gossip.clone(),
+            registry: parts.registry.clone(),
+            advertised: parts.advertised.clone(),
+            certificate_expiry,
+        });
         let background = vec![
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(evict_idle_clients(parts.limits.clone())),
         ];
-        Self { parts, background, certificate_expiry }
+        Self { parts, background, publisher }
     }
 
     /// Where the node accepts connections.
@@ -91,18 +99,23 @@ impl Node {
 
     /// Publishes what this node is and serves, with the identity in force.
     pub(super) async fn publish(&self) -> Result<(), Refusal> {
-        let identity = self.parts.identity.current();
-        let expiry = identity.not_after().as_secs();
-        self.certificate_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
-        let node = NodeRecord {
-            certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
-            addresses: self.parts.advertised.iter().map(ToString::to_string).collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            zone: self.parts.config.zone.clone(),
-            labels: self.parts.config.labels.as_map().clone(),
-            leaving: false,
-        };
-        self.parts.gossip.publish(OwnRecords { node, services: self.parts.registry.records() }).await
+        self.publisher.publish().await
+    }
+
+    /// Learns the keys that verify access tokens from the cluster, from now on.
+    pub(super) fn follow_signers(&mut self, verifier: Arc<Verifier>, file: SignerFile) {
+        let (identity, view) = (self.parts.identity.clone(), self.parts.gossip.view());
+        self.background.push(tokio::spawn(token::follow(verifier, identity, view, file)));
+    }
+
+    /// At a coordinator: makes the keys that sign access tokens, and replaces them in time from now on.
+    pub(super) async fn rotate_signers(&mut self) {
+        if self.parts.identity.current().spiffe().role == Role::Coordinator {
+            if let Err(error) = self.publisher.rotate_signers().await {
+                tracing::warn!(error, "this coordinator cannot issue access tokens");
+            }
+            self.background.push(tokio::spawn(keep_rotating(self.publisher.clone())));
+        }
     }
 
     /// Reads the certificate files anew. New handshakes use them; open connections stay.

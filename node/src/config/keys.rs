@@ -3,6 +3,7 @@
 //! To add a key: add its entry here and, commented, to both files in `config/`; a test holds them together.
 
 use super::{
+    access::AccessRules,
     address::{AdvertiseAddress, SeedAddress},
     name::{FileName, Labels, LogFormat},
     table::{Derived, settings},
@@ -194,6 +195,14 @@ settings! {
     /// Whether /metrics asks for a certificate or token. Off by default, as scrapers expect; turn it on
     /// where the port is open to strangers: metrics name nodes and methods.
     metrics_require_auth: bool = "false";
+
+    /// Who may call which methods, before the built-in table: a list of rules such as {methods:
+    /// [p2p.v1.ClusterService/ListNodes], allow: [anonymous]}. The first rule that means a method decides,
+    /// alone: who is not listed is refused. Methods are globs (shop.Orders/Get, shop.Orders/*, shop.*, *);
+    /// allow lists anonymous, authenticated, admin, node, token, SPIFFE ids (spiffe://CLUSTER/worker/*) and
+    /// subjects of tokens, which never reach beyond their scope. Gossip and acts of admins cannot be opened.
+    /// At most 64 rules; give every node the same.
+    access: AccessRules = "[]";
 
     /// What is logged: error, warn, info, debug or trace, or a filter such as info,p2p_node::gossip=debug
     /// (tracing's env-filter syntax).

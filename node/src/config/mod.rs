@@ -7,7 +7,7 @@
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
-//! | [`address`] [`duration`] [`name`] | the types of settings |
+//! | [`access`] [`address`] [`duration`] [`name`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
 //! ```text
@@ -19,6 +19,7 @@
 //! A stage never stops at its first mistake, so that one run reports them all. Nothing here opens what a
 //! key names: a certificate that is missing is for the part that reads it to say.
 
+pub mod access;
 pub mod address;
 mod check;
 pub mod duration;
@@ -32,6 +33,7 @@ mod table;
 mod tests;
 
 pub use self::{
+    access::{AccessRule, AccessRules, Allow},
     address::{AdvertiseAddress, SeedAddress, SeedHost},
     duration::{InvalidDuration, format_duration, parse_duration},
     error::{ConfigError, ConfigErrors, Origin, Problem},

@@ -37,7 +37,7 @@ pub struct FileName(String);
 
 impl FileName {
     /// Files of the state directory whose names cannot be chosen.
-    pub const RESERVED: [&'static str; 2] = ["lock", "identity_state.json"];
+    pub const RESERVED: [&'static str; 3] = ["lock", "identity_state.json", "token_signers.json"];
 
     /// The name as text.
     pub fn as_str(&self) -> &str {

@@ -28,11 +28,11 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
-    fn kind(value: &Value) -> Self {
+    pub(super) fn kind(value: &Value) -> Self {
         Self { found: show(value), why: None }
     }
 
-    fn because(value: &Value, why: impl Display) -> Self {
+    pub(super) fn because(value: &Value, why: impl Display) -> Self {
         Self { found: show(value), why: Some(why.to_string()) }
     }
 }
@@ -155,7 +155,7 @@ impl<T: Setting> Setting for Option<T> {
     }
 }
 
-fn text(value: &Value) -> Result<&str, Wrong> {
+pub(super) fn text(value: &Value) -> Result<&str, Wrong> {
     value.as_str().ok_or_else(|| match value {
         Value::Bool(_) | Value::Number(_) => Wrong::because(value, "put it in quotes to make it text"),
         Value::Null | Value::String(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
@@ -164,7 +164,7 @@ fn text(value: &Value) -> Result<&str, Wrong> {
     })
 }
 
-fn list<T: Setting>(value: &Value, max: usize) -> Result<Vec<T>, Wrong> {
+pub(super) fn list<T: Setting>(value: &Value, max: usize) -> Result<Vec<T>, Wrong> {
     let items = value.as_sequence().ok_or_else(|| Wrong::kind(value))?;
     if items.len() > max {
         return Err(Wrong::because(value, format!("{} items, at most {max} are allowed", items.len())));

@@ -19,7 +19,9 @@ use crate::{
         Ca, CaError, Enrolled, Identity, IdentityStore, LeafRequest, PeerCertificate, San, TokenId,
         TokenSecret, UnixTime, Validity, inspect, pem, proven_key,
     },
+    persist::PersistError,
     telemetry::Metrics,
+    token::{KeepSigners, StoredSigner},
 };
 use p2p_core::{
     NodeId, Role, SpiffeId,
@@ -323,6 +325,17 @@ impl Enrolment {
         let ca = Ca::load(&files.ca_cert, &files.ca_key)?;
         ca.check(identity.cluster_id(), now)?;
         Ok(ca)
+    }
+}
+
+/// `identity_state.json` has one owner, so that nobody overwrites what another keeps there.
+impl KeepSigners for Enrolment {
+    fn signers(&self) -> Vec<StoredSigner> {
+        self.store().signers()
+    }
+
+    fn keep_signers(&self, signers: Vec<StoredSigner>) -> Result<(), PersistError> {
+        self.store().keep_signers(signers)
     }
 }
 

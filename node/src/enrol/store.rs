@@ -6,6 +6,7 @@ use crate::{
     config::SeedAddress,
     identity::{TokenId, UnixTime},
     persist::{Loaded, PersistError, StateDirectory, StateFile},
+    token::StoredSigner,
 };
 use p2p_core::NodeId;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ struct EnrolState {
     /// Where this node joined.
     #[serde(default)]
     coordinators: Vec<String>,
+    /// Keys that sign access tokens.
+    #[serde(default)]
+    token_signers: Vec<StoredSigner>,
 }
 
 /// Why a token was not kept or changed. What was there is as it was.
@@ -142,6 +146,17 @@ impl TokenStore {
     /// Certificates that were issued to `node` by the tokens that are kept.
     pub(super) fn issued_to<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = &'a Use> {
         self.state.join_tokens.iter().flat_map(|token| &token.used).filter(move |used| used.node_id == *node)
+    }
+
+    /// The keys that sign access tokens.
+    pub(super) fn signers(&self) -> Vec<StoredSigner> {
+        self.state.token_signers.clone()
+    }
+
+    /// Replaces them.
+    pub(super) fn keep_signers(&mut self, signers: Vec<StoredSigner>) -> Result<(), PersistError> {
+        let before = std::mem::replace(&mut self.state.token_signers, signers);
+        self.file.save(&self.state).inspect_err(|_| self.state.token_signers = before)
     }
 
     /// Where this node joined, so that it finds its cluster again without the token.

@@ -159,6 +159,7 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::Denied
         | Reason::RateLimited
         | Reason::Precondition
+        | Reason::NotCoordinator
         | Reason::NotFound
         | Reason::TooLarge
         | Reason::DeadlineExceeded

@@ -7,13 +7,14 @@
 //! | `GET /readyz` | anybody | 200 while it takes calls, else 503 |
 //! | `GET /health` | anybody; details for members | `healthy`, `degraded`, or 503 |
 //! | `GET /metrics` | anybody, or members (`metrics_require_auth`) | Prometheus text or OpenMetrics |
+//! | `GET /.well-known/jwks.json` | anybody | the keys that verify access tokens (RFC 7517) |
 //! | `GET /cluster/nodes` | members | the members, as `p2pctl cluster nodes -o json` |
 //! | `POST /rpc` | members | JSON-RPC 2.0 |
 
 mod jsonrpc;
 
 use crate::{
-    auth::{Access, Caller, authorize},
+    auth::{Access, Caller, access_of},
     error::{Fault, Reason},
     limit::RateClass,
     rpc::{Parts, cluster},
@@ -42,16 +43,19 @@ pub enum Endpoint {
     ClusterNodes,
     /// `/rpc`
     Rpc,
+    /// `/.well-known/jwks.json`
+    Jwks,
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("/livez", Self::Livez),
         ("/readyz", Self::Readyz),
         ("/health", Self::Health),
         ("/metrics", Self::Metrics),
         ("/cluster/nodes", Self::ClusterNodes),
         ("/rpc", Self::Rpc),
+        ("/.well-known/jwks.json", Self::Jwks),
     ];
 
     /// The endpoint of a path.
@@ -73,15 +77,29 @@ impl Endpoint {
         match self {
             Self::Livez | Self::Readyz | Self::Health => RateClass::Health,
             Self::Metrics => RateClass::Metrics,
-            Self::ClusterNodes => RateClass::Default,
+            Self::ClusterNodes | Self::Jwks => RateClass::Default,
             Self::Rpc => RateClass::Rpc,
+        }
+    }
+
+    /// The method that shows or does the same: who may call it may use the endpoint.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Livez | Self::Readyz | Self::Health => "grpc.health.v1.Health/Check",
+            Self::Metrics => "p2p.v1.SystemService/GetMetrics",
+            Self::ClusterNodes => "p2p.v1.ClusterService/ListNodes",
+            Self::Rpc => "p2p.v1.RpcService/Call",
+            // Reading the keys tells what verifying a token does.
+            Self::Jwks => "p2p.v1.AuthService/VerifyToken",
         }
     }
 
     fn allow(self) -> &'static str {
         match self {
             Self::Rpc => "POST",
-            Self::Livez | Self::Readyz | Self::Health | Self::Metrics | Self::ClusterNodes => "GET, HEAD",
+            Self::Livez | Self::Readyz | Self::Health | Self::Metrics | Self::ClusterNodes | Self::Jwks => {
+                "GET, HEAD"
+            }
         }
     }
 }
@@ -103,10 +121,14 @@ impl Gateway {
     /// Who may use an endpoint.
     pub fn access(&self, endpoint: Endpoint) -> Access {
         match endpoint {
-            Endpoint::Livez | Endpoint::Readyz | Endpoint::Health => Access::Public,
-            Endpoint::Metrics if self.metrics_require_auth => Access::Member,
-            Endpoint::Metrics => Access::Public,
-            Endpoint::ClusterNodes | Endpoint::Rpc => Access::Member,
+            Endpoint::Metrics if !self.metrics_require_auth => Access::Public,
+            Endpoint::Livez
+            | Endpoint::Readyz
+            | Endpoint::Health
+            | Endpoint::Metrics
+            | Endpoint::ClusterNodes
+            | Endpoint::Rpc
+            | Endpoint::Jwks => access_of(endpoint.method()),
         }
     }
 
@@ -132,6 +154,7 @@ impl Gateway {
             Endpoint::Health => Ok(self.health(caller)),
             Endpoint::Metrics => self.metrics(&request),
             Endpoint::ClusterNodes => self.cluster_nodes(),
+            Endpoint::Jwks => Ok(self.jwks()),
             Endpoint::Rpc => jsonrpc::answer_request(&self.parts, caller, request).await,
         }
     }
@@ -157,7 +180,8 @@ impl Gateway {
             (true, false) => (StatusCode::OK, "degraded"),
         };
         let mut answer = json!({"status": word});
-        if authorize(caller, Access::Member, "/health details").is_ok() {
+        let details = "p2p.v1.ClusterService/GetStatus";
+        if self.parts.router.auth().allows(caller, access_of(details), details) {
             answer["reasons"] = json!(status.problems);
             answer["cluster"] = json!(status);
             answer["version"] = json!(env!("CARGO_PKG_VERSION"));
@@ -172,12 +196,24 @@ impl Gateway {
         Ok(answer(StatusCode::OK, format.content_type(), text))
     }
 
+    /// The keys that verify access tokens, for those who verify them elsewhere.
+    fn jwks(&self) -> Response<Body> {
+        let signers = self.parts.router.auth().verifier().signers().all();
+        let keys: Vec<_> = signers.iter().map(|signer| signer.key.jwk()).collect();
+        let mut response = json_answer(StatusCode::OK, &json!({"keys": keys}));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(JWKS_MAX_AGE));
+        response
+    }
+
     fn cluster_nodes(&self) -> Result<Response<Body>, Fault> {
         let items = cluster::nodes(&self.parts.gossip.view().borrow());
         let list = json!({"schema": "p2pctl/v1", "kind": "NodeList", "items": items});
         Ok(json_answer(StatusCode::OK, &list))
     }
 }
+
+/// How long others may keep the keys, in seconds; a new key is published longer before it signs.
+const JWKS_MAX_AGE: &str = "public, max-age=300";
 
 fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     answer(status, "application/json", value.to_string())

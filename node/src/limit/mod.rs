@@ -15,7 +15,7 @@ use governor::{
     middleware::NoOpMiddleware,
 };
 use http::Request;
-use p2p_core::{Principal, SpiffeId};
+use p2p_core::{Principal, SpiffeId, Subject};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -68,6 +68,8 @@ impl RateClass {
 pub enum Client {
     /// The holder of a certificate.
     Principal(SpiffeId),
+    /// The holder of access tokens.
+    Subject(Subject),
     /// Somebody at an address.
     Address(IpAddr),
 }
@@ -77,6 +79,7 @@ impl Client {
     pub fn of(caller: &Caller) -> Self {
         match &caller.principal {
             Principal::Certificate(id) => Self::Principal(id.clone()),
+            Principal::Token(holder) => Self::Subject(holder.subject.clone()),
             Principal::Anonymous => Self::Address(match caller.connection.address.to_canonical() {
                 IpAddr::V4(address) => IpAddr::V4(address),
                 IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),

@@ -1,9 +1,6 @@
 //! A service that this node implements itself.
 
-use crate::{
-    auth::Access,
-    schema::{Schema, SchemaError},
-};
+use crate::schema::{Schema, SchemaError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -41,10 +38,6 @@ pub struct LocalService {
     pub name: ServiceName,
     /// Its methods.
     pub methods: Vec<MethodInfo>,
-    /// Who may call its methods, but for the exceptions.
-    pub access: Access,
-    /// Methods, by their bare names, that others may call than [`Self::access`] says.
-    pub exceptions: BTreeMap<&'static str, Access>,
     /// Its descriptors.
     pub schema: Arc<Schema>,
     /// Labels of its record.
@@ -58,7 +51,7 @@ impl LocalService {
     /// # Errors
     ///
     /// When the descriptors do not contain the service.
-    pub fn new<S, B>(service: S, schema: Arc<Schema>, access: Access) -> Result<Self, ServiceError>
+    pub fn new<S, B>(service: S, schema: Arc<Schema>) -> Result<Self, ServiceError>
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
             + NamedService
@@ -80,19 +73,7 @@ impl LocalService {
                 response.map(Body::new)
             })
         });
-        let (exceptions, labels) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { name, methods, access, exceptions, schema, labels, handler })
-    }
-
-    /// Lets others call `method` than the rest of the service.
-    pub fn except(mut self, method: &'static str, access: Access) -> Self {
-        self.exceptions.insert(method, access);
-        self
-    }
-
-    /// Who may call `method`.
-    pub fn access_of(&self, method: &MethodInfo) -> Access {
-        self.exceptions.get(method.path.method()).copied().unwrap_or(self.access)
+        Ok(Self { name, methods, schema, labels: BTreeMap::new(), handler })
     }
 
     /// What the node publishes of it.
@@ -117,9 +98,6 @@ impl LocalService {
 
 impl fmt::Debug for LocalService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalService")
-            .field("name", &self.name)
-            .field("access", &self.access)
-            .finish_non_exhaustive()
+        f.debug_struct("LocalService").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,10 @@
 //! One immutable state of the registry.
 
 use super::{Handler, LocalService};
-use crate::{auth::Access, limit::RateClass};
+use crate::{
+    auth::{Access, access_of},
+    limit::RateClass,
+};
 use p2p_core::{
     MethodPath, NodeId, ServiceName,
     gossip::{MemberView, View},
@@ -135,7 +138,7 @@ impl Table {
                 let method = Method {
                     info: info.clone(),
                     class: rate_class(service.name.as_str()),
-                    access: service.access_of(info),
+                    access: access_of(info.path.as_str()),
                     local: Some(LocalHandler(service.handler.clone())),
                     providers: if built_in { everywhere.clone() } else { Vec::new() },
                     descriptor_digest: None,
@@ -181,7 +184,7 @@ impl Table {
         let entry = self.methods.entry(path).or_insert_with(|| {
             Arc::new(Method {
                 class: rate_class(info.path.service()),
-                access: Access::Authenticated,
+                access: access_of(info.path.as_str()),
                 local: None,
                 providers: Vec::new(),
                 descriptor_digest: digest.try_into().ok(),

@@ -1,6 +1,6 @@
 //! Open connections, and what they rest on.
 
-use p2p_core::{NodeId, Principal};
+use p2p_core::{NodeId, Principal, TokenHolder};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,10 +14,8 @@ const TOKENS_MAX: usize = 32;
 /// What is looked up of an access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedToken {
-    /// `jti`.
-    pub id: Arc<str>,
-    /// `sub`.
-    pub subject: Arc<str>,
+    /// `jti` and `sub`.
+    pub holder: TokenHolder,
     /// `iat`, Unix seconds.
     pub issued_at: u64,
     /// The coordinator that signed it.
@@ -86,16 +84,24 @@ impl Drop for Handle {
     }
 }
 
+impl PartialEq for LiveConnection {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.number == other.0.number
+    }
+}
+
+impl Eq for LiveConnection {}
+
 /// One open connection. Clones are the same; it is gone with the last.
 #[derive(Clone, Debug)]
 pub struct LiveConnection(Arc<Handle>);
 
 impl LiveConnection {
-    /// Remembers that a call over the connection showed `token`.
-    pub fn note(&self, token: UsedToken) {
+    /// Remembers that a call over the connection showed the token of `holder`, made by `used` if it is new.
+    pub fn note(&self, holder: &TokenHolder, used: impl FnOnce() -> UsedToken) {
         let mut tokens = locked(&self.0.entry.tokens);
-        if tokens.len() < TOKENS_MAX && !tokens.contains(&token) {
-            tokens.push(token);
+        if tokens.len() < TOKENS_MAX && !tokens.iter().any(|known| known.holder.jti == holder.jti) {
+            tokens.push(used());
         }
     }
 

@@ -20,5 +20,5 @@ pub mod live;
 pub mod table;
 
 pub use keeper::{Keeper, Kept};
-pub use live::{Live, LiveConnection};
-pub use table::Revocations;
+pub use live::{Live, LiveConnection, UsedToken};
+pub use table::{Listed, Revocations};

@@ -1,16 +1,13 @@
 //! Lookups: one hash each.
 
-use super::live::{Live, UsedToken};
+use super::live::Live;
 use crate::telemetry::Metrics;
-use p2p_core::{NodeId, revocation::has_expired};
+use p2p_core::{NodeId, TokenHolder, revocation::has_expired};
 use p2p_proto::v1::{Revocation, revocation::What};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 /// All tokens of a subject issued before a time.
@@ -46,11 +43,11 @@ impl Tables {
         }
     }
 
-    fn is_revoked(&self, token: &UsedToken) -> bool {
-        let by_subject = self.subjects.get(&*token.subject);
-        self.tokens.contains_key(&*token.id)
-            || by_subject.is_some_and(|subject| token.issued_at < subject.before)
-            || self.banned.contains(&token.signer)
+    fn is_revoked(&self, holder: &TokenHolder, issued_at: u64, signer: &NodeId) -> bool {
+        let by_subject = self.subjects.get(holder.subject.as_str());
+        self.tokens.contains_key(&*holder.jti)
+            || by_subject.is_some_and(|subject| issued_at < subject.before)
+            || self.banned.contains(signer)
     }
 }
 
@@ -59,13 +56,24 @@ fn later(one: u64, other: u64) -> u64 {
     if one == 0 || other == 0 { 0 } else { one.max(other) }
 }
 
+/// What [`Revocations::list`] returns. Times are Unix seconds; an end of 0 is none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// `jti`, and when the entry ends.
+    pub tokens: Vec<(String, u64)>,
+    /// Subject, before when its tokens were issued, and when the entry ends.
+    pub subjects: Vec<(String, u64, u64)>,
+    /// Evicted nodes.
+    pub nodes: Vec<NodeId>,
+    /// Whether there were more tokens or subjects.
+    pub truncated: bool,
+}
+
 /// What is revoked. Shared by all who decide on evidence.
 #[derive(Debug)]
 pub struct Revocations {
     tables: RwLock<Tables>,
     live: Live,
-    /// Rises with each change, so that what was remembered of a lookup can be told from what holds.
-    generation: AtomicU64,
     entries: Gauge,
     banned: Gauge,
     closed: Counter,
@@ -89,14 +97,7 @@ impl Revocations {
             );
         });
         let tables = RwLock::default();
-        Arc::new(Self {
-            tables,
-            live: Live::default(),
-            generation: AtomicU64::new(0),
-            entries,
-            banned,
-            closed,
-        })
+        Arc::new(Self { tables, live: Live::default(), entries, banned, closed })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
@@ -113,8 +114,8 @@ impl Revocations {
     }
 
     /// Whether an access token must not be accepted: itself, its subject, or the coordinator that issued it is revoked.
-    pub fn is_revoked(&self, token: &UsedToken) -> bool {
-        self.read().is_revoked(token)
+    pub fn is_revoked(&self, holder: &TokenHolder, issued_at: u64, signer: &NodeId) -> bool {
+        self.read().is_revoked(holder, issued_at, signer)
     }
 
     /// The second before which tokens of the subject are revoked: none may be issued that is older.
@@ -127,9 +128,22 @@ impl Revocations {
         self.read().banned.contains(node)
     }
 
-    /// Number of changes so far.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// What is revoked, for people: tokens by id, then subjects, at most `limit` of either, and every evicted node.
+    pub fn list(&self, limit: usize) -> Listed {
+        let tables = self.read();
+        let mut tokens: Vec<(String, u64)> =
+            tables.tokens.iter().map(|(id, expires_at)| (id.to_string(), *expires_at)).collect();
+        tokens.sort_unstable();
+        let mut subjects: Vec<(String, u64, u64)> = tables
+            .subjects
+            .iter()
+            .map(|(name, subject)| (name.to_string(), subject.before, subject.expires_at))
+            .collect();
+        subjects.sort_unstable();
+        let truncated = tokens.len() > limit || subjects.len() > limit;
+        tokens.truncate(limit);
+        subjects.truncate(limit);
+        Listed { tokens, subjects, nodes: tables.banned.iter().cloned().collect(), truncated }
     }
 
     /// Enforces `entries`. Returns how many connections that closed.
@@ -169,11 +183,10 @@ impl Revocations {
     }
 
     fn enforce(&self) -> usize {
-        self.generation.fetch_add(1, Ordering::AcqRel);
         let tables = self.read();
         let closed = self.live.close_if(|principal, tokens| {
             principal.node().is_some_and(|node| tables.banned.contains(node))
-                || tokens.iter().any(|token| tables.is_revoked(token))
+                || tokens.iter().any(|used| tables.is_revoked(&used.holder, used.issued_at, &used.signer))
         });
         self.closed.inc_by(closed as u64);
         closed
@@ -183,11 +196,17 @@ impl Revocations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::revocation::live::UsedToken;
     use p2p_core::{Principal, revocation::EXPIRY_GRACE};
     use p2p_proto::v1::SubjectRevocation;
 
     fn used(id: &str, subject: &str, issued_at: u64) -> UsedToken {
-        UsedToken { id: id.into(), subject: subject.into(), issued_at, signer: node("c") }
+        let holder = TokenHolder { subject: subject.parse().expect("a subject"), jti: id.into() };
+        UsedToken { holder, issued_at, signer: node("c") }
+    }
+
+    fn is_revoked(revocations: &Revocations, token: &UsedToken) -> bool {
+        revocations.is_revoked(&token.holder, token.issued_at, &token.signer)
     }
 
     fn node(name: &str) -> NodeId {
@@ -213,24 +232,24 @@ mod tests {
     fn a_token_is_refused_for_itself_its_subject_or_its_signer() {
         let revocations = revocations();
         let token_used = used("t", "alice", 100);
-        assert!(!revocations.is_revoked(&token_used));
+        assert!(!is_revoked(&revocations, &token_used));
         revocations.apply(&[token("other", 0), subject("bob", 1000, 0), subject("alice", 100, 0)]);
-        assert!(!revocations.is_revoked(&token_used), "issued at the very second counts as after");
+        assert!(!is_revoked(&revocations, &token_used), "issued at the very second counts as after");
         revocations.apply(&[subject("alice", 101, 0)]);
-        assert!(revocations.is_revoked(&token_used) && !revocations.is_revoked(&used("u", "alice", 101)));
+        assert!(is_revoked(&revocations, &token_used) && !is_revoked(&revocations, &used("u", "alice", 101)));
         assert_eq!(revocations.subject_before("alice"), Some(101));
         revocations.apply(&[subject("alice", 50, 0)]);
         assert_eq!(revocations.subject_before("alice"), Some(101), "an older word takes nothing back");
         revocations.apply(&[token("u", 0)]);
-        assert!(revocations.is_revoked(&used("u", "alice", 101)));
-        assert!(!revocations.is_revoked(&used("v", "carol", 101)));
+        assert!(is_revoked(&revocations, &used("u", "alice", 101)));
+        assert!(!is_revoked(&revocations, &used("v", "carol", 101)));
         revocations.set_banned([node("c")].into());
         assert!(
-            revocations.is_revoked(&used("v", "carol", 101)),
+            is_revoked(&revocations, &used("v", "carol", 101)),
             "the coordinator that issued it is evicted"
         );
         revocations.set_banned(BTreeSet::new());
-        assert!(!revocations.is_revoked(&used("v", "carol", 101)));
+        assert!(!is_revoked(&revocations, &used("v", "carol", 101)));
     }
 
     #[test]
@@ -242,7 +261,9 @@ mod tests {
         assert_eq!(revocations.entries.get(), 4);
         revocations.expire(10 + grace);
         assert_eq!(revocations.entries.get(), 2);
-        assert!(!revocations.is_revoked(&used("a", "x", 0)) && revocations.is_revoked(&used("b", "x", 0)));
+        assert!(
+            !is_revoked(&revocations, &used("a", "x", 0)) && is_revoked(&revocations, &used("b", "x", 0))
+        );
         revocations.apply(&[token("b", 0)]);
         revocations.expire(u64::MAX);
         assert_eq!(revocations.entries.get(), 2, "0 is never");
@@ -255,7 +276,8 @@ mod tests {
             |name: &str| Principal::Certificate(format!("spiffe://c/worker/{name}").parse().expect("an id"));
         let open = |principal| revocations.live().register(principal);
         let (w1, w2, client) = (open(worker("w1")), open(worker("w2")), open(Principal::Anonymous));
-        client.note(used("t", "alice", 1));
+        let token_used = used("t", "alice", 1);
+        client.note(&token_used.holder.clone(), || token_used);
         assert_eq!(revocations.set_banned([node("w1")].into()), 1);
         assert!(w1.is_closed() && !w2.is_closed() && !client.is_closed());
         assert_eq!(revocations.set_banned([node("w1")].into()), 0, "each is counted once");
@@ -272,7 +294,7 @@ mod tests {
             (0..100_000).map(|number| token(&format!("{number:032x}"), 0)).collect();
         revocations.apply(&entries);
         assert_eq!(revocations.entries.get(), 100_000);
-        assert!(revocations.is_revoked(&used(&format!("{:032x}", 99_999), "x", 0)));
-        assert!(!revocations.is_revoked(&used(&format!("{:032x}", 100_000), "x", 0)));
+        assert!(is_revoked(&revocations, &used(&format!("{:032x}", 99_999), "x", 0)));
+        assert!(!is_revoked(&revocations, &used(&format!("{:032x}", 100_000), "x", 0)));
     }
 }

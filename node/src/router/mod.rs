@@ -5,7 +5,7 @@
 //! or refused ([`Reason::NotProvided`]), never sent on.
 
 use crate::{
-    auth::{Caller, HOP, TARGET_NODE},
+    auth::{Auth, Caller, TARGET_NODE},
     error::{Fault, Reason},
     peer::{PeerPool, SendError, error_chain},
     registry::{Method, Provider, Registry},
@@ -44,6 +44,7 @@ struct RouteLabels {
 pub struct Router {
     registry: Arc<Registry>,
     pool: Arc<PeerPool>,
+    auth: Arc<Auth>,
     entry_node: HeaderValue,
     default_timeout: Duration,
     max_message_bytes: usize,
@@ -62,6 +63,7 @@ impl Router {
     pub fn new(
         registry: Arc<Registry>,
         pool: Arc<PeerPool>,
+        auth: Arc<Auth>,
         default_timeout: Duration,
         max_message_bytes: usize,
         metrics: &crate::telemetry::Metrics,
@@ -75,12 +77,17 @@ impl Router {
         // Looked up once, not for each call.
         let of = |route| routed.get_or_create_owned(&RouteLabels { route });
         let (served_here, forwarded) = (of("local"), of("forwarded"));
-        Self { registry, pool, entry_node, default_timeout, max_message_bytes, served_here, forwarded }
+        Self { registry, pool, auth, entry_node, default_timeout, max_message_bytes, served_here, forwarded }
     }
 
     /// The registry.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Evidence and policy.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
     }
 
     /// How long a unary call without a deadline of its own may take.
@@ -138,8 +145,7 @@ impl Router {
     ) -> Result<(Response<Body>, NodeId), Fault> {
         let mut candidates = self.candidates(method, target.as_ref())?;
         let headers = request.headers_mut();
-        caller.identify(headers, &self.entry_node);
-        headers.insert(HOP, HeaderValue::from_static("1"));
+        caller.pass_on(headers, &self.entry_node);
         for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
             headers.remove(name);
         }

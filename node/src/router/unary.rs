@@ -2,7 +2,7 @@
 
 use super::{Router, within};
 use crate::{
-    auth::{self, Caller, TARGET_NODE},
+    auth::{Caller, TARGET_NODE},
     error::{Fault, Reason},
     registry::Method,
     schema,
@@ -48,7 +48,7 @@ impl Router {
     /// What kept the call from its method. What the method itself answered, errors too, is in the answer.
     pub async fn call(&self, call: UnaryCall<'_>, message: &[u8]) -> Result<Answer, Fault> {
         let path = &call.method.info.path;
-        auth::authorize(call.caller, call.method.access, path.as_str())?;
+        self.auth.authorize(call.caller, call.method.access, path.as_str(), path.as_str())?;
         refuse_itself(path)?;
         if call.method.info.streaming != StreamingKind::Unary {
             let kind = call.method.info.streaming.word();
@@ -82,7 +82,8 @@ impl Router {
         json: &str,
     ) -> Result<(NodeId, Result<String, Status>), Fault> {
         // Before schemas are fetched for somebody who may not call anyway.
-        auth::authorize(call.caller, call.method.access, call.method.info.path.as_str())?;
+        let path = call.method.info.path.as_str();
+        self.auth.authorize(call.caller, call.method.access, path, path)?;
         refuse_itself(&call.method.info.path)?;
         let schema = self.schema(call.method).await?;
         let descriptor = schema.method(&call.method.info.path).ok_or_else(|| {

@@ -73,7 +73,7 @@ impl EnrollmentService for Enrollment {
 fn admin(extensions: &Extensions) -> Result<SpiffeId, Status> {
     match &caller(extensions)?.connection.principal {
         Principal::Certificate(id) if id.role == Role::Admin => Ok(id.clone()),
-        Principal::Certificate(_) | Principal::Anonymous => {
+        Principal::Certificate(_) | Principal::Anonymous | Principal::Token(_) => {
             Err(Fault::internal("somebody else than an admin reached an admin's method").to_status())
         }
     }

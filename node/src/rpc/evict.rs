@@ -1,6 +1,6 @@
 //! Evicting a node and readmitting it, at a coordinator.
 
-use super::Parts;
+use super::{Parts, coordinator_only};
 use crate::{
     error::{Fault, Reason},
     gossip::{Receipt, Revoke},
@@ -14,6 +14,7 @@ pub(super) async fn evict(
     request: EvictRequest,
     by: &Principal,
 ) -> Result<EvictResponse, Fault> {
+    coordinator_only(parts)?;
     let node = node_id(&request.node_id)?;
     if node == parts.facts.node {
         return Err(Fault::new(
@@ -47,6 +48,7 @@ pub(super) async fn readmit(
     request: ReadmitRequest,
     by: &Principal,
 ) -> Result<ReadmitResponse, Fault> {
+    coordinator_only(parts)?;
     let node = node_id(&request.node_id)?;
     if !parts.revocations.is_evicted(&node) {
         return Err(Fault::new(Reason::NotFound, format!("node {node} is not evicted")));

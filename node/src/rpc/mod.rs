@@ -8,11 +8,13 @@
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
 //! | `p2p.v1.EnrollmentService` | admins; anybody with a join token: Enroll | `enrollment` |
+//! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
 //! | `grpc.health.v1.Health` | anybody | `health` |
 //! | `grpc.reflection.v1`, `v1alpha` | nodes, admins | `reflection` |
 
 pub mod cluster;
 
+mod auth;
 mod call;
 mod enrollment;
 mod evict;
@@ -20,12 +22,13 @@ mod gossip;
 mod health;
 mod reflection;
 mod registry;
+mod revoke;
 mod system;
 
 pub use system::NodeFacts;
 
 use crate::{
-    auth::{Access, Caller},
+    auth::{Caller, not_coordinator},
     enrol::Enrolment,
     error::Fault,
     gossip::Gossip,
@@ -34,11 +37,14 @@ use crate::{
     router::Router,
     schema::Schema,
     shutdown::ShutdownWatch,
+    token::Issuer,
 };
+use p2p_core::{Role, SpiffeId};
 use p2p_proto::v1::{
-    cluster_service_server::ClusterServiceServer, enrollment_service_server::EnrollmentServiceServer,
-    gossip_service_server::GossipServiceServer, registry_service_server::RegistryServiceServer,
-    rpc_service_server::RpcServiceServer, system_service_server::SystemServiceServer,
+    auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
+    enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
+    registry_service_server::RegistryServiceServer, rpc_service_server::RpcServiceServer,
+    system_service_server::SystemServiceServer,
 };
 use std::sync::Arc;
 use tonic::{Extensions, Status};
@@ -47,6 +53,9 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 /// Largest request of EnrollmentService, in bytes: a signing request, or a grant, with names.
 const MAX_ENROLMENT_BYTES: usize = 64 * 1024;
+
+/// Largest request of AuthService, in bytes: a token, or a scope.
+const MAX_AUTH_BYTES: usize = 32 * 1024;
 
 /// What the built-in services work with.
 #[derive(Clone, Debug)]
@@ -59,6 +68,8 @@ pub struct Parts {
     pub enrolment: Arc<Enrolment>,
     /// What is revoked.
     pub revocations: Arc<Revocations>,
+    /// Signing of access tokens.
+    pub issuer: Arc<Issuer>,
     /// Routing and the registry.
     pub router: Arc<Router>,
     /// The stop signal.
@@ -88,28 +99,37 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone()))
         .max_decoding_message_size(MAX_ENROLMENT_BYTES);
+    let auth =
+        AuthServiceServer::new(auth::AccessTokens(parts.clone())).max_decoding_message_size(MAX_AUTH_BYTES);
     let reflection = reflection::Reflection(parts.router.registry().clone());
     Ok(vec![
-        LocalService::new(gossip, ours.clone(), Access::Node)?,
-        LocalService::new(cluster, ours.clone(), Access::Member)?
-            .except("Evict", Access::Admin)
-            .except("Readmit", Access::Admin),
-        LocalService::new(registry, ours.clone(), Access::Member)?,
-        LocalService::new(call, ours.clone(), Access::Member)?,
-        LocalService::new(enrollment, ours.clone(), Access::Admin)?.except("Enroll", Access::Public),
-        LocalService::new(system, ours, Access::Member)?,
-        LocalService::new(HealthServer::new(health::Health(parts.clone())), health, Access::Public)?,
+        LocalService::new(gossip, ours.clone())?,
+        LocalService::new(cluster, ours.clone())?,
+        LocalService::new(registry, ours.clone())?,
+        LocalService::new(call, ours.clone())?,
+        LocalService::new(auth, ours.clone())?,
+        LocalService::new(enrollment, ours.clone())?,
+        LocalService::new(system, ours)?,
+        LocalService::new(HealthServer::new(health::Health(parts.clone())), health)?,
         LocalService::new(
             v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()),
             reflect_v1,
-            Access::Member,
         )?,
         LocalService::new(
             v1alpha::server_reflection_server::ServerReflectionServer::new(reflection),
             reflect_alpha,
-            Access::Member,
         )?,
     ])
+}
+
+/// Refuses what only coordinators do, and says where they are.
+fn coordinator_only(parts: &Parts) -> Result<(), Fault> {
+    let facts = &parts.facts;
+    if facts.role == Role::Coordinator {
+        return Ok(());
+    }
+    let own = SpiffeId::new(parts.gossip.cluster().clone(), facts.role, facts.node.clone());
+    Err(not_coordinator(&own, "", &parts.gossip.view().borrow()))
 }
 
 /// Who calls, as the stack left it in the request.
@@ -118,4 +138,21 @@ fn caller(extensions: &Extensions) -> Result<Arc<Caller>, Status> {
         .get::<Arc<Caller>>()
         .cloned()
         .ok_or_else(|| Fault::internal("a request without its caller reached a service").to_status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_system_has_its_row_in_the_table_of_access() {
+        let ours = Schema::decode(p2p_proto::DESCRIPTORS).expect("our own");
+        for service in ["Auth", "Cluster", "Enrollment", "Gossip", "Registry", "Rpc", "System"] {
+            let name = format!("p2p.v1.{service}Service").parse().expect("a name");
+            for method in ours.methods(&name).expect("its methods") {
+                let path = method.path.as_str();
+                assert!(crate::auth::policy::is_listed(path), "{path} is missing from the table");
+            }
+        }
+    }
 }

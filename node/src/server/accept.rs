@@ -191,7 +191,7 @@ where
     if let Some(node) = connection.principal.node().filter(|node| server.revocations.is_evicted(node)) {
         return Err(Refusal::Evicted(node.clone()));
     }
-    let (stack, connection) = (server.stack.clone(), Arc::new(connection));
+    let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
     let service = service_fn(move |request: Request<Incoming>| {
         let (stack, connection) = (stack.clone(), connection.clone());
         // Boxed, because hyper moves what it is given several times before it runs.

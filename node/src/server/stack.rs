@@ -7,7 +7,7 @@
 
 use super::answer::{AnswerBody, Call};
 use crate::{
-    auth::{Caller, Connection, authenticate, authorize},
+    auth::{Auth, Caller, Connection},
     error::{Fault, Reason},
     gateway::{Endpoint, Gateway},
     limit::{Limits, RateClass},
@@ -19,6 +19,7 @@ use crate::{
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use p2p_core::Principal;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -82,9 +83,10 @@ impl Stack {
         let mut deadline = None;
         let answer = async {
             let caller = self.enter(&connection, class, &mut request)?;
-            let method = resolved.map_err(|fault| for_stranger(fault, &connection))?;
+            let method = resolved.map_err(|fault| for_stranger(fault, &caller))?;
             // authorize
-            authorize(&caller, method.access, method.info.path.as_str())?;
+            let path = method.info.path.as_str();
+            self.auth().authorize(&caller, method.access, path, path)?;
             // route: here, or one hop
             deadline = self.router.deadline(&method, request.headers());
             let (answer, _node) = self.router.route(&method, &caller, deadline, request).await?;
@@ -108,7 +110,8 @@ impl Stack {
             let caller = self.enter(&connection, class, &mut request)?;
             let endpoint = resolved?;
             // authorize
-            authorize(&caller, self.gateway.access(endpoint), endpoint.path())?;
+            let access = self.gateway.access(endpoint);
+            self.auth().authorize(&caller, access, endpoint.method(), endpoint.path())?;
             // route
             let deadline = tokio::time::Instant::now().checked_add(self.router.default_timeout());
             within(deadline, self.gateway.answer(endpoint, &caller, request)).await?
@@ -131,11 +134,15 @@ impl Stack {
             return Err(Fault::new(Reason::ShuttingDown, "this node is shutting down"));
         }
         // authenticate
-        let caller = Arc::new(authenticate(connection, request.headers_mut())?);
+        let caller = Arc::new(self.auth().authenticate(connection, request.headers_mut())?);
         request.extensions_mut().insert(caller.clone());
         // limit
         self.limits.charge(class, request)?;
         Ok(caller)
+    }
+
+    fn auth(&self) -> &Auth {
+        self.router.auth()
     }
 
     fn registry(&self) -> &Registry {
@@ -162,10 +169,10 @@ fn is_grpc(request: &Request<Body>) -> bool {
     request.version() == Version::HTTP_2 && grpc(request.headers())
 }
 
-/// Strangers are not told the names of methods that they did not know.
-fn for_stranger(fault: Fault, connection: &Connection) -> Fault {
-    match (&connection.principal, fault.reason) {
-        (p2p_core::Principal::Anonymous, Reason::Unknown) => {
+/// Strangers, and bearers of tokens, are not told the names of methods that they did not know.
+fn for_stranger(fault: Fault, caller: &Caller) -> Fault {
+    match (caller.proven(), fault.reason) {
+        (Principal::Anonymous | Principal::Token(_), Reason::Unknown) => {
             Fault::new(Reason::Unknown, "no node of this cluster provides this method")
         }
         _ => fault,

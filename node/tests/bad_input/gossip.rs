@@ -1,17 +1,17 @@
 //! Records that a node with a valid certificate must not get through.
 
-use crate::support::{Binary, Certificates, Client, TestNode};
+use crate::support::{Binary, CLUSTER, Certificates, Client, TestNode, sample};
 use bytes::Bytes;
 use p2p_core::{ClusterId, Epoch, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords};
 use p2p_node::{
     gossip::NodeKeyring,
-    identity::{Expected, IdentityFiles, IdentityStore, UnixTime},
+    identity::{Expected, IdentityFiles, IdentityStore, LeafRequest, UnixTime, Validity},
     peer::dial,
     revocation::Live,
 };
 use p2p_proto::v1::{
-    GossipFrame, GossipMessage, NodeRecord, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind,
-    gossip_service_client::GossipServiceClient,
+    GossipFrame, GossipMessage, MemberState, NodeRecord, OwnerState, OwnerStates, StatesRequest, TokenSigner,
+    gossip_message::Kind, gossip_service_client::GossipServiceClient,
 };
 use prost::Message as _;
 use std::sync::Arc;
@@ -85,6 +85,10 @@ impl Liar {
         let chain = identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
         let addresses = vec!["127.0.0.1:9".to_owned()];
         let node = NodeRecord { certificate_chain: chain, addresses, ..NodeRecord::default() };
+        self.seal(owner, epoch, node)
+    }
+
+    fn seal(&self, owner: &str, epoch: Epoch, node: NodeRecord) -> OwnerState {
         let records = OwnRecords { node, services: Vec::new() };
         records.seal(&self.cluster, &owner.parse().expect("an id"), epoch, 1, &self.keyring())
     }
@@ -160,6 +164,37 @@ async fn the_same_stream_is_believed_when_it_tells_the_truth() {
     let metrics = observer.metrics().await;
     let refused = metrics.lines().filter(|line| line.starts_with("p2p_gossip_refused_total{"));
     assert!(refused.clone().count() > 5 && refused.clone().all(|line| line.ends_with(" 0")), "{metrics}");
+}
+
+/// A token signer's certificate that names `name`, as only the CA could make it.
+fn signer(certificates: &Certificates, name: &str) -> TokenSigner {
+    let spiffe = format!("spiffe://{CLUSTER}/token-signer/{name}").parse().expect("an id");
+    let validity = Validity::days(UnixTime::now(), 1).expect("a day");
+    let issued = certificates.ca().issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, validity });
+    TokenSigner { certificate_chain: vec![Bytes::copy_from_slice(issued.expect("issued").der())] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_worker_cannot_publish_token_signers() {
+    let (certificates, node, observer, liar) = start().await;
+    let chain: Vec<_> =
+        liar.store.current().chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
+    let record = NodeRecord {
+        certificate_chain: chain.clone(),
+        addresses: vec!["127.0.0.1:9".to_owned()],
+        // Its own certificate, one of the coordinator that it copied, and even one of its own.
+        token_signers: vec![
+            TokenSigner { certificate_chain: chain },
+            signer(&certificates, "c1"),
+            signer(&certificates, "w9"),
+        ],
+        ..NodeRecord::default()
+    };
+    let state = liar.seal("w9", Epoch((UnixTime::now().as_secs() + 60) * 1_000), record);
+    let (_sender, _answers) = liar.gossip(&node, vec![liar.hello(), states(state)]).await.expect("a stream");
+    // It publishes, and answers no probe.
+    observer.awaits_state("w9", MemberState::Down).await;
+    assert_eq!(sample(&observer.metrics().await, "p2p_token_signers"), Some(1.0), "the coordinator's own");
 }
 
 #[tokio::test(flavor = "multi_thread")]

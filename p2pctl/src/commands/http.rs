@@ -22,7 +22,11 @@ pub(crate) async fn get(session: &Session<'_>, path: &str) -> Result<Answer, Fai
     let options = session.connect_options()?;
     let client = client(&options, session)?;
     let uri = options.endpoint.uri(path);
-    let response = client.get(uri).send().await;
+    let mut request = client.get(uri);
+    if let Some(token) = &options.token {
+        request = request.header("authorization", token.header().clone());
+    }
+    let response = request.send().await;
     let response = match response {
         Ok(response) => response,
         Err(error) => return Err(failure(&error, &options, session).await),

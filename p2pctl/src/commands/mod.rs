@@ -6,6 +6,7 @@ pub(crate) mod dev;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod rpc;
+pub(crate) mod token;
 
 mod http;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
             block_on(rpc::describe::run(&args, &session, output))
         }
         Command::Rpc(rpc::RpcCommand::Call(args)) => block_on(rpc::call::run(&args, &session, output)),
+        Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),
         Command::Metrics(args) => block_on(metrics::run(&args, &session, output)),
     };

@@ -102,3 +102,17 @@ fn a_status_of_the_node_keeps_its_words_and_gets_its_kind() {
         assert_eq!((error.kind(), error.to_string().as_str()), (kind, "why"));
     }
 }
+
+#[test]
+fn a_node_that_is_no_coordinator_names_those_that_are() {
+    let with = |reason: &str| {
+        let mut details = tonic_types::ErrorDetails::new();
+        let metadata = [("coordinators".to_owned(), "10.0.0.1:8001,nonsense,[::1]:8002".to_owned())];
+        details.set_error_info(reason, "p2p.v1", std::collections::HashMap::from(metadata));
+        let status = Status::with_error_details(Code::FailedPrecondition, "w1 is no coordinator", details);
+        CallError::new(status, &endpoint(), Duration::from_secs(1)).coordinators()
+    };
+    let expected = ["10.0.0.1:8001", "[::1]:8002"].map(|text| text.parse().expect("an address"));
+    assert_eq!(with("NOT_COORDINATOR"), expected);
+    assert_eq!(with("FAILED_PRECONDITION"), []);
+}

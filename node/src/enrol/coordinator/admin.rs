@@ -2,6 +2,7 @@
 
 use super::{Enrolment, blocking};
 use crate::{
+    auth::not_coordinator,
     config::{SeedAddress, SeedHost},
     enrol::{
         store::{MAX_USES, StoreError},
@@ -11,7 +12,7 @@ use crate::{
     identity::{CaError, JoinToken, TokenId, TokenSecret, UnixTime, join_token::MAX_ADDRESSES},
 };
 use p2p_core::{NodeId, Role, SpiffeId, grant::Grant};
-use p2p_proto::v1::{JoinTokenInfo, MemberState};
+use p2p_proto::v1::JoinTokenInfo;
 use std::{sync::Arc, time::Duration};
 
 /// Validity of a join token when none is asked for.
@@ -141,27 +142,7 @@ impl Enrolment {
 
     /// Why this node makes no tokens, and who does.
     fn not_here(&self, why: &CaError) -> Fault {
-        let identity = self.identity.current();
-        let own = &identity.spiffe().name;
-        let here = match identity.spiffe().role {
-            Role::Coordinator => format!("coordinator {own} cannot issue certificates: {why}"),
-            Role::Worker | Role::Admin | Role::TokenSigner => format!("{own} is no coordinator"),
-        };
-        let view = self.view.borrow();
-        let others: Vec<String> = view
-            .members
-            .iter()
-            .filter(|(node, member)| *node != own && member.role() == Role::Coordinator)
-            .filter(|(_, member)| member.state == MemberState::Alive)
-            .map(|(node, member)| {
-                format!("{node} at {}", member.records.node.addresses.first().map_or("", String::as_str))
-            })
-            .collect();
-        let ask = match others.is_empty() {
-            true => "no other coordinator is alive".to_owned(),
-            false => format!("ask a coordinator: {}", others.join(", ")),
-        };
-        Fault::new(Reason::Precondition, format!("{here}; {ask}"))
+        not_coordinator(self.identity.current().spiffe(), why, &self.view.borrow())
     }
 }
 

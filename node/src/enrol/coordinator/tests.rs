@@ -354,7 +354,7 @@ async fn only_a_coordinator_with_its_ca_makes_tokens_and_only_within_bounds() {
 
     std::fs::remove_file(rig.directory.path().join("certs/ca_key.pem")).unwrap();
     let fault = rig.enrolment.create(plain()).await.unwrap_err();
-    assert_eq!(fault.reason, Reason::Precondition);
+    assert_eq!(fault.reason, Reason::NotCoordinator);
     assert!(fault.message.starts_with("coordinator c cannot issue certificates: cannot read "), "{fault}");
 
     let Rig { enrolment, view, directory, .. } = rig;
@@ -366,7 +366,7 @@ async fn only_a_coordinator_with_its_ca_makes_tokens_and_only_within_bounds() {
     let worker = load(directory.path(), view.subscribe(), &Metrics::default(), "w");
     for fault in [worker.create(plain()).await.map(drop), worker.list().await.map(drop)] {
         let fault = fault.unwrap_err();
-        assert_eq!(fault.reason, Reason::Precondition);
+        assert_eq!(fault.reason, Reason::NotCoordinator);
         assert_eq!(fault.message, "w is no coordinator; ask a coordinator: c at 10.0.0.1:8001");
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 use p2p_proto::v1::EvictResponse;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -46,10 +47,9 @@ struct Evicted<'a> {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &EvictArgs, session: &Session<'_>, output: &Output) -> Outcome {
-    let connection = session.connect().await?;
     let started = Instant::now();
-    let receipt = connection.evict(args.node.as_str(), args.unknown).await;
-    let receipt = receipt.map_err(|error| session.call_failure(&error))?;
+    let evict = async |connection: &Connection| connection.evict(args.node.as_str(), args.unknown).await;
+    let receipt = session.at_coordinator(output, evict).await?;
     let took = started.elapsed();
     let body = Evicted {
         node_id: args.node.as_str(),

@@ -6,6 +6,7 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 use serde::Serialize;
 
 /// Lifts the ban of an evicted node
@@ -34,9 +35,8 @@ struct Readmitted<'a> {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &ReadmitArgs, session: &Session<'_>, output: &Output) -> Outcome {
-    let connection = session.connect().await?;
-    let receipt = connection.readmit(args.node.as_str()).await;
-    let receipt = receipt.map_err(|error| session.call_failure(&error))?;
+    let readmit = async |connection: &Connection| connection.readmit(args.node.as_str()).await;
+    let receipt = session.at_coordinator(output, readmit).await?;
     let body = Readmitted {
         node_id: args.node.as_str(),
         nodes: receipt.nodes,

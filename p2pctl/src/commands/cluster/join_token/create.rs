@@ -9,6 +9,7 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 use p2p_core::{NodeId, Role, grant::Grant};
 use p2p_proto::v1::{CreateJoinTokenRequest, JoinTokenInfo};
 use serde::Serialize;
@@ -69,7 +70,6 @@ fn ttl(text: &str) -> Result<Duration, String> {
 /// Runs the verb.
 pub(crate) async fn run(args: &CreateArgs, session: &Session<'_>, output: &Output) -> Outcome {
     Grant::parse(&args.allow_services).map_err(|error| crate::error::Failure::usage(error.to_string()))?;
-    let connection = session.connect().await?;
     let request = CreateJoinTokenRequest {
         role: args.role.to_string(),
         node_id: args.node.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -78,8 +78,8 @@ pub(crate) async fn run(args: &CreateArgs, session: &Session<'_>, output: &Outpu
         uses: args.uses,
         replace: args.replace,
     };
-    let created = connection.create_join_token(request).await;
-    let created = created.map_err(|error| session.call_failure(&error))?;
+    let make = async |connection: &Connection| connection.create_join_token(request.clone()).await;
+    let created = session.at_coordinator(output, make).await?;
     let info = created.info.unwrap_or_default();
     output.note(&hint(&info, unix_now()));
     let body = Created { token: &created.token, info: &info };

@@ -10,6 +10,7 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 use p2p_proto::v1::{JoinTokenInfo, JoinTokenState};
 
 /// Lists the join tokens of the coordinator that answers, without their secrets
@@ -26,8 +27,8 @@ pub(crate) struct ListArgs {}
 
 /// Runs the verb.
 pub(crate) async fn run(session: &Session<'_>, output: &Output) -> Outcome {
-    let connection = session.connect().await?;
-    let tokens = connection.list_join_tokens().await.map_err(|error| session.call_failure(&error))?;
+    let list = async |connection: &Connection| connection.list_join_tokens().await;
+    let tokens = session.at_coordinator(output, list).await?;
     output.list("JoinTokenList", &tokens, |detail| table(&tokens, detail, unix_now()))?;
     Ok(Exit::Success)
 }

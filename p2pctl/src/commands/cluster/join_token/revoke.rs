@@ -6,6 +6,7 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 
 /// Takes a join token back, so that nobody joins with it any more
 ///
@@ -24,8 +25,8 @@ pub(crate) struct RevokeArgs {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &RevokeArgs, session: &Session<'_>, output: &Output) -> Outcome {
-    let connection = session.connect().await?;
-    let info = connection.revoke_join_token(&args.id).await.map_err(|error| session.call_failure(&error))?;
+    let revoke = async |connection: &Connection| connection.revoke_join_token(&args.id).await;
+    let info = session.at_coordinator(output, revoke).await?;
     if !info.joined.is_empty() {
         output.note(&format!("Joined with it before, and still members: {}", info.joined.join(", ")));
     }
