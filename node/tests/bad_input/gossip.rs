@@ -2,7 +2,10 @@
 
 use crate::support::{Binary, CLUSTER, Certificates, Client, TestNode, sample};
 use bytes::Bytes;
-use p2p_core::{ClusterId, Epoch, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords};
+use p2p_core::{
+    ClusterId, Epoch, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords,
+    revocation::Segments,
+};
 use p2p_node::{
     gossip::NodeKeyring,
     identity::{Expected, IdentityFiles, IdentityStore, LeafRequest, UnixTime, Validity},
@@ -10,8 +13,9 @@ use p2p_node::{
     revocation::Live,
 };
 use p2p_proto::v1::{
-    GossipFrame, GossipMessage, MemberState, NodeRecord, OwnerState, OwnerStates, StatesRequest, TokenSigner,
-    gossip_message::Kind, gossip_service_client::GossipServiceClient,
+    GossipFrame, GossipMessage, MemberState, NodeEviction, NodeRecord, OwnerState, OwnerStates, Revocation,
+    RevocationSegments, StatesRequest, TokenSigner, gossip_message::Kind,
+    gossip_service_client::GossipServiceClient, revocation::What,
 };
 use prost::Message as _;
 use std::sync::Arc;
@@ -195,6 +199,45 @@ async fn a_stolen_worker_cannot_publish_token_signers() {
     // It publishes, and answers no probe.
     observer.awaits_state("w9", MemberState::Down).await;
     assert_eq!(sample(&observer.metrics().await, "p2p_token_signers"), Some(1.0), "the coordinator's own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_worker_cannot_revoke_or_evict_anybody() {
+    let (certificates, mut node, observer, liar) = start().await;
+    let chain: Vec<_> =
+        liar.store.current().chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
+    let now_ms = UnixTime::now().as_secs() * 1_000;
+    let eviction = NodeEviction { node_id: "c1".to_owned(), counter: 9, readmitted: false, at: 0 };
+    // In its own name, and in the coordinator's.
+    let signed = ["w9", "c1"].map(|name| {
+        let entries = vec![
+            Revocation { expires_at: 0, what: Some(What::Node(eviction.clone())) },
+            Revocation { expires_at: 0, what: Some(What::Token("some-token".to_owned())) },
+        ];
+        let signer = name.parse().expect("an id");
+        let mut log = Segments::new(liar.cluster.clone());
+        let made = log.append(&signer, entries, now_ms, &liar.keyring(), &chain).expect("signed");
+        (*made[0]).clone()
+    });
+    let forged = RevocationSegments { segments: signed.to_vec() };
+    let frames = vec![liar.hello(), Kind::Revocations(forged.clone())];
+    let (_sender, _answers) = liar.gossip(&node, frames).await.expect("a stream");
+    observer.awaits_sample(&refused("signer"), 2.0).await;
+
+    // Nor by the call that evictions use.
+    let worker = certificates.client(&node, "w9").await;
+    let receipt =
+        GossipServiceClient::new(worker.channel.clone()).enforce(forged.clone()).await.expect("heard");
+    assert_eq!(receipt.into_inner().connections_closed, 0);
+    observer.awaits_sample(&refused("signer"), 4.0).await;
+    let admin = certificates.client(&node, "admin").await;
+    let denied = GossipServiceClient::new(admin.channel.clone()).enforce(forged).await.expect_err("refused");
+    assert_eq!(denied.code(), Code::PermissionDenied, "{denied}");
+    node.logs("only coordinators revoke, each for itself").await;
+    let metrics = observer.metrics().await;
+    for name in ["p2p_revocations", "p2p_evicted_nodes"] {
+        assert_eq!(sample(&metrics, name), Some(0.0), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,174 @@
+//! Access tokens taken back, with real processes over real TLS.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use p2p_proto::v1::{
+    IssueTokenRequest, RevocationInfo, RevokeSubject, RevokeTokenRequest, VerifyTokenRequest,
+    auth_service_client::AuthServiceClient, revoke_token_request::What,
+};
+use std::time::{Duration, Instant};
+use support::{
+    Binary, Client, Cluster, PATIENCE, error_details, eventually,
+    greeter::{HelloReply, HelloRequest, RepeatRequest},
+};
+use tonic::{Code, Request, Status, Streaming};
+
+async fn issue(admin: &Client, subject: &str) -> String {
+    let scope = vec!["demo.v1.Greeter/*".to_owned()];
+    let request = IssueTokenRequest { subject: subject.to_owned(), scope, ttl_seconds: 600 };
+    let answer = AuthServiceClient::new(admin.channel.clone()).issue_token(request).await;
+    answer.expect("issued").into_inner().token
+}
+
+async fn revoke(client: &Client, what: What) -> Result<RevocationInfo, Status> {
+    let request = RevokeTokenRequest { what: Some(what) };
+    let answer = AuthServiceClient::new(client.channel.clone()).revoke_token(request).await?;
+    Ok(answer.into_inner().revocation.expect("what was revoked"))
+}
+
+fn by_subject(subject: &str) -> What {
+    What::Subject(RevokeSubject { subject: subject.to_owned(), before: 0 })
+}
+
+/// Why the node refuses the token; empty if it accepts it.
+async fn verdict(client: &Client, token: &str) -> Result<String, String> {
+    let request = VerifyTokenRequest { token: token.to_owned() };
+    let answer = AuthServiceClient::new(client.channel.clone()).verify_token(request).await;
+    answer.map(|answer| answer.into_inner().reason).map_err(|status| status.to_string())
+}
+
+async fn awaits_verdict(client: &Client, token: &str, expected: &str) {
+    eventually(&format!("the verdict {expected:?}"), async || match verdict(client, token).await? {
+        reason if reason == expected => Ok(()),
+        reason => Err(format!("{reason:?}")),
+    })
+    .await;
+}
+
+fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a value"));
+    request
+}
+
+async fn hello(client: &Client, token: &str) -> Result<HelloReply, Status> {
+    let request = with_token(HelloRequest { name: "x".to_owned() }, token);
+    client.greeter().say_hello(request).await.map(tonic::Response::into_inner)
+}
+
+async fn stream(client: &Client, token: &str) -> Streaming<HelloReply> {
+    let request = RepeatRequest { name: "x".into(), count: 1_000_000, pause_ms: 20 };
+    let mut stream = client.greeter().repeat(with_token(request, token)).await.expect("open").into_inner();
+    assert!(stream.message().await.expect("flows").is_some());
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_is_refused_everywhere_within_a_second_and_its_streams_end() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin(&cluster.c1).await;
+    let (leaked, other) = (issue(&admin, "ci").await, issue(&admin, "ci").await);
+    let mut strangers = Vec::new();
+    for node in cluster.nodes() {
+        let stranger = cluster.certificates.stranger(node).await;
+        awaits_verdict(&stranger, &leaked, "").await;
+        awaits_verdict(&stranger, &other, "").await;
+        strangers.push(stranger);
+    }
+    // Two clients of the worker, one hop from the greeter.
+    let (thief, owner) =
+        (cluster.certificates.stranger(&cluster.w1).await, cluster.certificates.stranger(&cluster.w1).await);
+    let mut stolen = stream(&thief, &leaked).await;
+    let mut kept = stream(&owner, &other).await;
+
+    let started = Instant::now();
+    let info = revoke(&admin, What::Token(leaked.clone())).await.expect("revoked");
+    assert_eq!(info.kind, "token");
+    for stranger in &strangers {
+        awaits_verdict(stranger, &leaked, "revoked").await;
+    }
+    // Far beyond what it takes; a second is measured elsewhere.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let ended = tokio::time::timeout(PATIENCE, async { while let Ok(Some(_)) = stolen.message().await {} });
+    ended.await.expect("the stream of the revoked token ends");
+    let refused = hello(&thief, &leaked).await.expect_err("revoked");
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    assert_eq!(refused.message(), "the access token is revoked");
+    assert!(kept.message().await.expect("it goes on").is_some(), "the other token's stream");
+    assert_eq!(hello(&owner, &other).await.expect("served").node, "g1");
+
+    // All of the subject, and what is issued for it afterwards is good again.
+    let info = revoke(&admin, by_subject("ci")).await.expect("revoked");
+    assert!(info.kind == "subject" && info.before.is_some());
+    for stranger in &strangers {
+        awaits_verdict(stranger, &other, "revoked").await;
+    }
+    let fresh = issue(&admin, "ci").await;
+    awaits_verdict(&strangers[1], &fresh, "").await;
+    let unrelated = issue(&admin, "deploy").await;
+    awaits_verdict(&strangers[2], &unrelated, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_survives_the_end_of_every_node_right_after_it_was_acknowledged() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin(&cluster.c1).await;
+    let token = issue(&admin, "ci").await;
+    for node in cluster.nodes() {
+        awaits_verdict(&cluster.certificates.stranger(node).await, &token, "").await;
+    }
+    revoke(&admin, What::Token(token.clone())).await.expect("revoked");
+    for node in cluster.nodes() {
+        node.signal(rustix::process::Signal::KILL);
+    }
+    let Cluster { certificates, mut c1, mut w1, mut g1, .. } = cluster;
+    for node in [&mut c1, &mut w1, &mut g1] {
+        node.ends().await;
+    }
+    let c1 = c1.start_again(Binary::Node).await;
+    let seed = c1.address.to_string();
+    w1.config = w1.config.seeds(&[&seed]);
+    let w1 = w1.start_again(Binary::Node).await;
+    // The coordinator from its disk, the worker from either.
+    let at_c1 = certificates.stranger(&c1).await;
+    assert_eq!(verdict(&at_c1, &token).await.as_deref(), Ok("revoked"), "before the first question");
+    awaits_verdict(&certificates.stranger(&w1).await, &token, "revoked").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_revoke_is_told_so_and_nonsense_changes_nothing() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin(&cluster.c1).await;
+    let token = issue(&admin, "ci").await;
+    let worker = cluster.certificates.client(&cluster.c1, "w1").await;
+    let refused = revoke(&worker, by_subject("ci")).await.expect_err("a worker");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let stranger = cluster.certificates.stranger(&cluster.c1).await;
+    assert_eq!(
+        revoke(&stranger, by_subject("ci")).await.expect_err("a stranger").code(),
+        Code::Unauthenticated
+    );
+    let elsewhere = cluster.admin(&cluster.w1).await;
+    let refused = revoke(&elsewhere, by_subject("ci")).await.expect_err("at a worker");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let info = error_details(&refused).error_info().cloned().expect("an ErrorInfo");
+    assert_eq!(info.reason, "NOT_COORDINATOR");
+    assert_eq!(info.metadata["coordinators"], cluster.c1.address.to_string());
+    let far = u64::MAX;
+    for what in [
+        What::Jti(String::new()),
+        What::Jti("with space".to_owned()),
+        What::Token("nonsense".to_owned()),
+        What::Token(format!("{token}x")),
+        by_subject("spiffe://test/admin/admin"),
+        What::Subject(RevokeSubject { subject: "ci".to_owned(), before: far }),
+    ] {
+        let refused = revoke(&admin, what.clone()).await.expect_err("nonsense");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{what:?}: {refused}");
+    }
+    awaits_verdict(&admin, &token, "").await;
+    revoke(&admin, What::Token(token.clone())).await.expect("revoked");
+    let again = revoke(&admin, What::Token(token)).await.expect_err("already");
+    assert_eq!(again.code(), Code::FailedPrecondition, "{again}");
+}
