@@ -3,7 +3,8 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 7] = ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "auth"];
+const FILES: [&str; 8] =
+    ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "auth", "revocation"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: Vec<String> = FILES.iter().map(|name| format!("p2p/v1/{name}.proto")).collect();
@@ -27,6 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .field_attribute("p2p.v1.NodeInfo.last_change", "#[serde(with = \"crate::json::timestamp\")]")
         .field_attribute("p2p.v1.NodeInfo.cert_expires_at", "#[serde(with = \"crate::json::timestamp\")]")
         .type_attribute("p2p.v1.ClusterStatus", json)
+        .type_attribute("p2p.v1.RevocationInfo", json)
+        .field_attribute("p2p.v1.RevocationInfo.before", "#[serde(with = \"crate::json::timestamp\")]")
+        .field_attribute("p2p.v1.RevocationInfo.expires_at", "#[serde(with = \"crate::json::timestamp\")]")
         .type_attribute("p2p.v1.MethodInfo", json)
         .field_attribute("p2p.v1.MethodInfo.streaming", "#[serde(with = \"crate::json::streaming_kind\")]")
         .field_attribute("p2p.v1.MethodInfo.idempotency", "#[serde(with = \"crate::json::idempotency\")]")

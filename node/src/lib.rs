@@ -12,7 +12,7 @@
 //! | [`registry`] | THE method registry |
 //! | [`limit`] [`schema`] [`peer`] | rate limits; descriptors and JSON; connections to other nodes |
 //! | [`auth`] | evidence and policy |
-//! | [`token`] | access tokens: signing keys, verification |
+//! | [`token`] [`revocation`] | access tokens: signing keys, verification; what is revoked: lookups, live connections |
 //! | [`identity`] | certificates, CA, trust, hot reload |
 //! | [`telemetry`] [`persist`] | logs and metrics; state on disk |
 //! | [`error`] [`shutdown`] [`config`] | faults and their answers; the stop signal; configuration |
@@ -31,6 +31,7 @@ pub mod limit;
 pub mod peer;
 pub mod persist;
 pub mod registry;
+pub mod revocation;
 pub mod router;
 pub mod rpc;
 pub mod schema;

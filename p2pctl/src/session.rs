@@ -53,14 +53,32 @@ impl<'a> Session<'a> {
         output: &Output,
         act: impl AsyncFn(&Connection) -> Result<T, CallError>,
     ) -> Result<T, Failure> {
-        let connection = self.connect().await?;
+        self.at_coordinator_as(self.connect_options()?, output, act).await
+    }
+
+    /// The same with the certificate alone, for acts that take one, and for verbs whose token is what they act on.
+    pub(crate) async fn at_coordinator_without_token<T>(
+        &self,
+        output: &Output,
+        act: impl AsyncFn(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, Failure> {
+        self.at_coordinator_as(self.options_without_token()?, output, act).await
+    }
+
+    async fn at_coordinator_as<T>(
+        &self,
+        as_whom: ConnectOptions,
+        output: &Output,
+        act: impl AsyncFn(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, Failure> {
+        let connection = Connection::connect(&as_whom).await.map_err(|error| self.connect_failure(&error))?;
         let error = match act(&connection).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
         for endpoint in error.coordinators().into_iter().take(COORDINATORS_TRIED) {
             output.note(&format!("{} is no coordinator; asking {endpoint}", self.global.endpoint));
-            let options = ConnectOptions { endpoint, ..self.connect_options()? };
+            let options = ConnectOptions { endpoint, ..as_whom.clone() };
             match Connection::connect(&options).await {
                 Ok(coordinator) => {
                     return act(&coordinator).await.map_err(|error| self.call_failure(&error));

@@ -7,13 +7,14 @@ use crate::{
 };
 use http::HeaderValue;
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse,
-    GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse, JoinTokenInfo,
-    ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, MethodInfo, NodeInfo,
-    RevokeJoinTokenRequest, VerifyTokenRequest, VerifyTokenResponse, auth_service_client::AuthServiceClient,
-    call_request::Payload, cluster_service_client::ClusterServiceClient,
-    enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
-    rpc_service_client::RpcServiceClient,
+    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EvictRequest,
+    EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse,
+    JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, ListRevocationsRequest,
+    ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse, RevocationInfo,
+    RevokeJoinTokenRequest, RevokeTokenRequest, VerifyTokenRequest, VerifyTokenResponse,
+    auth_service_client::AuthServiceClient, call_request::Payload,
+    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
+    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
@@ -154,6 +155,35 @@ impl Connection {
     pub async fn cluster_status(&self) -> Result<ClusterStatus, CallError> {
         let mut client = ClusterServiceClient::new(self.channel());
         let answer = client.get_status(self.request(GetStatusRequest {})).await;
+        self.answer(answer).await
+    }
+
+    /// Takes access tokens back, at the connected coordinator.
+    pub async fn revoke_token(&self, request: RevokeTokenRequest) -> Result<RevocationInfo, CallError> {
+        let mut client = AuthServiceClient::new(self.channel());
+        let answer = client.revoke_token(self.request(request)).await;
+        self.answer(answer).await.map(|answer| answer.revocation.unwrap_or_default())
+    }
+
+    /// What is revoked, as the connected node enforces it.
+    pub async fn list_revocations(&self) -> Result<ListRevocationsResponse, CallError> {
+        let mut client = AuthServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.list_revocations(self.request(ListRevocationsRequest {})).await;
+        self.answer(answer).await
+    }
+
+    /// Bans a node, at the connected coordinator; `unknown_too` bans an id that it does not know.
+    pub async fn evict(&self, node: &str, unknown_too: bool) -> Result<EvictResponse, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let request = EvictRequest { node_id: node.to_owned(), unknown_too };
+        let answer = client.evict(self.request(request)).await;
+        self.answer(answer).await
+    }
+
+    /// Lifts the ban of a node, at the connected coordinator.
+    pub async fn readmit(&self, node: &str) -> Result<ReadmitResponse, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let answer = client.readmit(self.request(ReadmitRequest { node_id: node.to_owned() })).await;
         self.answer(answer).await
     }
 

@@ -10,11 +10,12 @@
 //! | [`time`] | the clock that callers pass in |
 //! | [`membership`] | SWIM failure detection: foca behind our identities, guards and evidence |
 //! | [`record`] | manifests and records, their verification and the store that merges them |
-//! | [`gossip`] | the engine: membership and records of one node as one state machine |
+//! | [`revocation`] | what coordinators take back: signed segments, their merging, who is evicted |
+//! | [`gossip`] | the engine: membership, records and revocations of one node as one state machine |
 //! | [`balancer`] | which provider takes a call |
 //! | [`suggest`] | "did you mean": the nearest known name |
 //!
-//! Data flows one way: frame → [`gossip::Engine`] → [`membership`] / [`record`] → effects and a new
+//! Data flows one way: frame → [`gossip::Engine`] → [`membership`] / [`record`] / [`revocation`] → effects and a new
 //! [`gossip::View`] of the cluster.
 
 pub mod balancer;
@@ -25,6 +26,7 @@ pub mod membership;
 pub mod method;
 pub mod principal;
 pub mod record;
+pub mod revocation;
 pub mod scope;
 pub mod spiffe;
 pub mod suggest;

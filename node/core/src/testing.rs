@@ -101,4 +101,14 @@ impl Keyring for TestKeyring {
         }
         Ok(Signer { id, grant, expires_at: i64::MAX })
     }
+
+    fn verify_at(
+        &self,
+        chain: &[Bytes],
+        message: &[u8],
+        signature: &[u8],
+        _unix_s: u64,
+    ) -> Result<Signer, String> {
+        self.verify(chain, message, signature)
+    }
 }

@@ -9,24 +9,25 @@ use crate::{
     config::{Config, SeedAddress},
     enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
     gateway::Gateway,
-    gossip::{self, GossipSetup},
+    gossip::{self, GossipSetup, Revoking},
     identity::{Identity as OwnIdentity, IdentityError, IdentityStore, UnixTime},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
     registry::{DuplicateService, LocalService, Registry, ServiceError},
+    revocation::{Keeper, Kept, Revocations},
     router::Router,
     rpc::{self, NodeFacts, Parts},
     schema::Schema,
     server::{Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
-    token::{Issuer, SignerFile, Signers, Verifier, signers::Chain},
+    token::{AccessToken, Issuer, SignerFile, Signers, Verifier, signers::Chain},
 };
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use p2p_core::{ClusterId, Principal, Role, SpiffeId, membership::Identity, record::Refusal};
+use p2p_core::{ClusterId, Principal, Role, SpiffeId, Subject, membership::Identity, record::Refusal};
 use std::{
     convert::Infallible,
     io,
@@ -105,6 +106,8 @@ pub struct NodeBuilder {
 struct Prepared {
     epoch_file: EpochFile,
     tokens: TokenStore,
+    keeper: Keeper,
+    kept: Kept,
     signers: (SignerFile, Vec<Chain>),
 }
 
@@ -180,9 +183,13 @@ impl NodeBuilder {
         // 4. Connections to others, the registry, routing.
         let metrics = Arc::new(Metrics::default());
         let peers_max = config.peer_connections_max.get() as usize;
-        let pool = Arc::new(PeerPool::new(identity.clone(), peers_max, &metrics));
+        let revocations = Revocations::new(&metrics);
+        let pool = Arc::new(PeerPool::new(identity.clone(), revocations.clone(), peers_max, &metrics));
         let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
-        let verifier = Arc::new(Verifier::new(Signers::default(), &metrics));
+        let revoked = revocations.clone();
+        let is_revoked =
+            move |token: &AccessToken| revoked.is_revoked(&token.holder, token.issued_at, &token.signer);
+        let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(is_revoked), &metrics));
         let (signer_file, known_signers) = prepared.signers;
         verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
         let auth = Arc::new(Auth::new(verifier.clone(), config.access.clone(), &metrics));
@@ -224,6 +231,12 @@ impl NodeBuilder {
             interval: config.gossip_interval_current,
             links_max: peers_max,
             epoch_file: prepared.epoch_file,
+            revoking: Revoking {
+                table: revocations.clone(),
+                keeper: prepared.keeper,
+                kept: prepared.kept.segments,
+                autosave: config.state_autosave_interval,
+            },
         };
         let (gossip, gossip_task) = gossip::spawn(setup, &metrics);
 
@@ -237,7 +250,10 @@ impl NodeBuilder {
         };
         let enrolment = Enrolment::new(issuing, &metrics);
         // What is revoked is not known yet: revocation hands its answer in here.
-        let issuer = Issuer::new(identity.clone(), enrolment.clone(), verifier.clone(), Box::new(|_| None));
+        let revoked = revocations.clone();
+        let revoked_before = move |subject: &Subject| revoked.subject_before(subject.as_str());
+        let issuer =
+            Issuer::new(identity.clone(), enrolment.clone(), verifier.clone(), Box::new(revoked_before));
         let issuer = Arc::new(issuer);
         let parts = Parts {
             facts,
@@ -245,6 +261,7 @@ impl NodeBuilder {
             enrolment,
             issuer: issuer.clone(),
             router: router.clone(),
+            revocations: revocations.clone(),
             shutdown: watch.clone(),
             max_message_bytes,
         };
@@ -259,7 +276,7 @@ impl NodeBuilder {
             preface: config.http_preface_timeout,
         };
         let security = security(&config, &identity, &cluster);
-        let server = Server::new(stack, security, server_limits, &metrics);
+        let server = Server::new(stack, security, revocations.clone(), server_limits, &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
         // 7. Tell the cluster.
@@ -304,8 +321,14 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
         tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
     }
     let tokens = TokenStore::load(&directory)?;
+    let (keeper, kept) = Keeper::open(&directory, &config.jwt_blacklist_file)?;
+    if kept.damaged {
+        tracing::error!(
+            "revocations on disk were damaged and may be missing; the other nodes send them again"
+        );
+    }
     let signers = SignerFile::load(&directory)?;
-    Ok(Prepared { epoch_file, tokens, signers })
+    Ok(Prepared { epoch_file, tokens, keeper, kept, signers })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

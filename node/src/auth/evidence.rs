@@ -3,6 +3,7 @@
 use super::metrics::ASSERTION;
 use crate::{
     error::{Fault, Reason},
+    revocation::{LiveConnection, UsedToken},
     token::{AccessToken, TokenRefusal, Verifier},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
@@ -29,6 +30,8 @@ pub struct Connection {
     pub principal: Principal,
     /// The same as services read it.
     header: Option<HeaderValue>,
+    /// Closes it when what it rests on is revoked.
+    live: Option<LiveConnection>,
 }
 
 impl Connection {
@@ -40,7 +43,24 @@ impl Connection {
                 HeaderValue::from_str(&principal.to_string()).ok()
             }
         };
-        Self { address, principal, header }
+        Self { address, principal, header, live: None }
+    }
+
+    /// The same, to be closed when a token that is shown over it is revoked.
+    pub fn closed_by(self, live: LiveConnection) -> Self {
+        Self { live: Some(live), ..self }
+    }
+
+    /// Lets the connection rest on `token`, too. A node forwards many callers' tokens over one connection, which rests
+    /// on none of them: the caller's own connection, where the call entered, is closed instead.
+    fn rests_on(&self, token: &AccessToken) {
+        if let Some(live) = self.live.as_ref().filter(|_| self.principal.node().is_none()) {
+            live.note(&token.holder, || UsedToken {
+                holder: token.holder.clone(),
+                issued_at: token.issued_at,
+                signer: token.signer.clone(),
+            });
+        }
     }
 }
 
@@ -142,7 +162,13 @@ pub(super) fn authenticate(
     }
     let shown = match take_bearer(headers)? {
         None => None,
-        Some(header) => Some(Shown { token: verifier.verify(bearer_text(&header), now)?, header }),
+        Some(header) => {
+            let token = verifier.verify(bearer_text(&header), now)?;
+            connection.rests_on(&token);
+            // Once more: whoever revoked it in between did not find this connection.
+            verifier.check(&token)?;
+            Some(Shown { token, header })
+        }
     };
     let (principal, header) = match (&shown, &forwarded_by, asserted) {
         (Some(shown), _, _) => (shown.token.principal(), Some(shown.token.header.clone())),

@@ -9,6 +9,7 @@ use crate::{
         San, UnixTime,
     },
     peer::{DIAL_TIMEOUT, DialError, dial, resolve},
+    revocation::Live,
 };
 use p2p_core::{ClusterId, NodeId, Role};
 use p2p_proto::v1::{EnrollRequest, enrollment_service_client::EnrollmentServiceClient};
@@ -232,7 +233,7 @@ async fn ask_one(
     let later = |why: String| Failed::Later(why, None);
     let verifier = PinnedCoordinator::new(token);
     let config = verifier.client_config().map_err(|error| Failed::Never(error.to_string()))?;
-    let dialled = tokio::time::timeout(DIAL_TIMEOUT, dial(address, config)).await;
+    let dialled = tokio::time::timeout(DIAL_TIMEOUT, dial(address, config, &Live::default())).await;
     let dialled = dialled.unwrap_or(Err(DialError::Timeout { address }));
     let connection = match (dialled, verifier.take_refusal()) {
         (Ok(connection), _) => connection,

@@ -12,6 +12,16 @@ pub(super) fn log(event: &Event) {
         Event::Refused { from, refusal } => {
             tracing::warn!(peer.id = %from, error = %refusal, "records refused");
         }
+        Event::RevocationsRefused { from, refusal } => {
+            tracing::warn!(peer.id = %from, error = %refusal, "revocations refused");
+        }
+        Event::RevocationsReissued => tracing::warn!(
+            "others hold revocations of this coordinator that it does not know: its state was set back, and it has \
+             signed its own once more"
+        ),
+        Event::Evicted => tracing::error!(
+            "this node is evicted: the others refuse it until an admin runs `p2pctl cluster readmit` for it"
+        ),
         Event::NotGranted { owner, services } => {
             tracing::warn!(member = %owner, ?services, "services hidden: the owner's certificate does not grant them");
         }

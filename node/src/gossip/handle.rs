@@ -3,15 +3,19 @@
 use super::{
     link::{self, Accepted, Introduction, Link, LinkError},
     metrics::GossipMetrics,
+    revoke::{Answer, Revoke},
 };
-use crate::peer::{DialError, PeerConnection};
+use crate::{
+    error::Fault,
+    peer::{DialError, PeerConnection, PeerPool},
+};
 use p2p_core::{
     ClusterId, Epoch, NodeId,
     gossip::{View, hello},
     membership::Identity,
     record::{OwnRecords, Refusal},
 };
-use p2p_proto::v1::{GossipFrame, gossip_message::Kind};
+use p2p_proto::v1::{GossipFrame, RevocationSegment, RevocationSegments, gossip_message::Kind};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -28,6 +32,9 @@ pub(super) enum Command {
     Unlinked { peer: NodeId, id: u64 },
     Publish { records: Box<OwnRecords>, done: oneshot::Sender<Result<(), Refusal>> },
     AnnounceLeaving { done: oneshot::Sender<Result<(), Refusal>> },
+    Revoke { what: Revoke, done: Answer },
+    Kept { made: Vec<Arc<RevocationSegment>>, waiters: Vec<Answer>, result: Result<(), Fault> },
+    Enforce { peer: NodeId, segments: RevocationSegments, done: oneshot::Sender<u32> },
     Leave { done: oneshot::Sender<()> },
 }
 
@@ -54,6 +61,7 @@ pub struct Gossip {
     pub(super) own: watch::Receiver<Identity>,
     pub(super) cluster: ClusterId,
     pub(super) metrics: GossipMetrics,
+    pub(super) pool: Arc<PeerPool>,
 }
 
 impl Gossip {
@@ -118,7 +126,7 @@ impl Gossip {
         }
     }
 
-    async fn tell(&self, command: Command) {
+    pub(super) async fn tell(&self, command: Command) {
         if self.commands.send(command).await.is_err() {
             tracing::debug!("gossip has stopped");
         }

@@ -46,8 +46,9 @@ const STATES: [MemberState; 4] =
     [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
 
 /// Every label value, so that each series is there before it is needed.
-const KINDS: [&str; 5] = ["hello", "membership", "states", "digest", "states_request"];
-const REFUSALS: [&str; 11] = [
+const KINDS: [&str; 7] =
+    ["hello", "membership", "states", "digest", "states_request", "revocations", "revocation_positions"];
+const REFUSALS: [&str; 14] = [
     "hello",
     "frame",
     "malformed",
@@ -59,6 +60,9 @@ const REFUSALS: [&str; 11] = [
     "too_large",
     "epoch_ahead",
     "full",
+    "evicted",
+    "signer",
+    "ahead",
 ];
 
 impl GossipMetrics {
@@ -132,7 +136,10 @@ impl GossipMetrics {
                 self.transitions.get_or_create(&StateLabels { state: to.word() }).inc();
             }
             Event::Refused { refusal, .. } => self.refused(refusal.reason()),
+            Event::RevocationsRefused { refusal, .. } => self.refused(refusal.reason()),
             Event::NotGranted { .. } => self.refused("not_granted"),
+            // Told in the log; the gauge of evicted nodes shows the rest.
+            Event::RevocationsReissued | Event::Evicted => {}
             Event::Renewed => {
                 self.renewals.inc();
             }
@@ -154,5 +161,7 @@ pub(super) fn kind_word(kind: &Kind) -> &'static str {
         Kind::States(_) => "states",
         Kind::Digest(_) => "digest",
         Kind::StatesRequest(_) => "states_request",
+        Kind::Revocations(_) => "revocations",
+        Kind::RevocationPositions(_) => "revocation_positions",
     }
 }

@@ -5,6 +5,7 @@
 //! | `handle` | what other parts hold: view, publish, leave, accepted streams |
 //! | `task` | the loop: commands and time in, effects out |
 //! | `link` | one gossip stream: hello, then frames both ways |
+//! | `revoke` `receipt` | revocations: signed, kept, enforced; evictions confirmed by every member |
 //! | `keyring` | signing and verifying for the engine, with this node's identity |
 //! | `events` `metrics` | what is logged and counted |
 //!
@@ -20,9 +21,13 @@ mod handle;
 mod keyring;
 mod link;
 mod metrics;
+mod receipt;
+mod revoke;
 mod task;
 
 pub use handle::Gossip;
 pub use keyring::NodeKeyring;
 pub use link::{Accepted, LinkError};
+pub use receipt::Receipt;
+pub use revoke::{Revoke, Revoking};
 pub use task::{GossipSetup, spawn};

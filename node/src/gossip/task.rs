@@ -6,6 +6,7 @@ use super::{
     keyring::NodeKeyring,
     link::{self, Introduction, Link, frame},
     metrics::{GossipMetrics, kind_word},
+    revoke::{Batches, Revoking},
 };
 use crate::{
     config::SeedAddress,
@@ -57,6 +58,8 @@ pub struct GossipSetup {
     pub links_max: usize,
     /// Where the epoch is kept.
     pub epoch_file: EpochFile,
+    /// What is revoked, and where it is kept.
+    pub revoking: Revoking,
 }
 
 /// Starts the task.
@@ -71,12 +74,13 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         own,
         cluster: setup.cluster.clone(),
         metrics: metrics.clone(),
+        pool: setup.pool.clone(),
     };
     let config = EngineConfig { cluster: setup.cluster.clone(), interval: setup.interval };
     let keyring = Arc::new(NodeKeyring(setup.identity.clone()));
     let rng = rand::rngs::StdRng::from_rng(&mut rand::rng());
     let engine = Engine::new(config, setup.own.clone(), unix_ms(), keyring, rng);
-    let task = Task {
+    let mut task = Task {
         engine,
         start: Instant::now(),
         commands,
@@ -86,47 +90,56 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         dialling: HashMap::new(),
         seeds_running: false,
         complaints: HashSet::new(),
+        estranged: HashSet::new(),
         used: 0,
         leaving: false,
+        batches: Batches::default(),
         metrics,
         setup,
     };
+    // Before the first call is served.
+    task.load_revocations();
     (gossip, tokio::spawn(task.run(receiver)))
 }
 
-fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Default)]
-struct PeerLinks {
+pub(super) struct PeerLinks {
     links: VecDeque<Link>,
     last_used: u64,
 }
 
-struct Task {
-    engine: Engine,
+pub(super) struct Task {
+    pub(super) engine: Engine,
     start: Instant,
-    setup: GossipSetup,
-    commands: mpsc::Sender<Command>,
+    pub(super) setup: GossipSetup,
+    pub(super) commands: mpsc::Sender<Command>,
     view: watch::Sender<Arc<View>>,
     own: watch::Sender<Identity>,
-    links: HashMap<NodeId, PeerLinks>,
+    pub(super) links: HashMap<NodeId, PeerLinks>,
     /// Frames that wait for a dial in flight.
     dialling: HashMap<NodeId, VecDeque<GossipFrame>>,
     seeds_running: bool,
     /// Seeds complained about once already, until one answers.
     complaints: HashSet<String>,
+    /// Peers of which was said that they do not gossip with this node, until they do. As few as members.
+    estranged: HashSet<NodeId>,
     used: u64,
     leaving: bool,
+    pub(super) batches: Batches,
     metrics: GossipMetrics,
 }
 
 impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
-            let wake = self.start + self.engine.next_deadline().elapsed();
+            let deadline = self.engine.next_deadline();
+            let deadline = self.tidy_deadline().map_or(deadline, |tidy| deadline.min(tidy));
+            let wake = self.start + deadline.elapsed();
             let command = tokio::select! {
                 command = commands.recv() => command,
                 () = tokio::time::sleep_until(wake.into()) => None,
@@ -144,6 +157,7 @@ impl Task {
             self.advance().await;
             if let Some(done) = left {
                 self.links.clear();
+                self.save_revocations().await;
                 if done.send(()).is_err() {
                     tracing::debug!("nobody waits for the leave to finish");
                 }
@@ -152,7 +166,7 @@ impl Task {
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment::at(self.start.elapsed())
     }
 
@@ -160,14 +174,18 @@ impl Task {
     async fn advance(&mut self) {
         let now = self.now();
         self.engine.tick(now);
+        self.tidy_revocations();
         self.engine.settle(now, unix_ms());
         while let Some(effect) = self.engine.next_effect() {
             match effect {
                 Effect::Send { to, address, message } => self.send(to, address, message),
                 Effect::DialSeeds => self.dial_seeds(),
                 Effect::PersistEpoch(epoch) => self.persist(epoch).await,
+                Effect::Revoked { segment, entries } => self.revoked(segment, &entries),
+                Effect::Banned(banned) => self.banned(banned),
             }
         }
+        self.give_receipts();
         while let Some(event) = self.engine.next_event() {
             self.metrics.event(&event);
             log(&event);
@@ -208,6 +226,9 @@ impl Task {
                 self.leaving = true;
                 answer(done, self.engine.announce_leaving(now, unix_ms()));
             }
+            Command::Revoke { what, done } => self.revoke(what, done),
+            Command::Kept { made, waiters, result } => self.kept(made, waiters, result),
+            Command::Enforce { peer, segments, done } => self.enforce(&peer, segments, done),
             Command::Leave { done } => {
                 self.leaving = true;
                 self.engine.leave(now);
@@ -219,7 +240,11 @@ impl Task {
 
     fn linked(&mut self, link: Link) {
         let node = link.peer.identity.node.clone();
+        if self.engine.is_banned(&node) {
+            return;
+        }
         tracing::debug!(peer.id = %node, peer.address = %link.peer.identity.address, "gossip stream open");
+        self.estranged.remove(&node);
         self.make_room(&node);
         let peer = link.peer.clone();
         self.used += 1;
@@ -329,8 +354,16 @@ impl Task {
         match result {
             Ok(link) => self.linked(link),
             Err(failure) => {
-                tracing::debug!(peer.id = %node, error = %failure, "peer not reached");
                 self.dialling.remove(node);
+                // It answered, but will not gossip with us: that does not mend itself, so say it, once.
+                match &failure {
+                    DialFailure::Link(error) if self.estranged.insert(node.clone()) => {
+                        tracing::warn!(peer.id = %node, %error, "the peer answers but does not gossip with this node");
+                    }
+                    DialFailure::Link(_) | DialFailure::Dial(_) => {
+                        tracing::debug!(peer.id = %node, error = %failure, "peer not reached");
+                    }
+                }
                 if let DialFailure::Dial(error) = failure
                     && matches!(*error, DialError::Refused { .. })
                 {

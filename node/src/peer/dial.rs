@@ -1,10 +1,14 @@
 //! One connection to another node.
 
-use crate::identity::{PeerCertificate, explain};
+use super::severable::Severable;
+use crate::{
+    identity::{PeerCertificate, explain},
+    revocation::Live,
+};
 use http::{Request, Response, Uri, uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use p2p_core::NodeId;
+use p2p_core::{NodeId, Principal};
 use rustls_pki_types::{ServerName, UnixTime};
 use std::{
     io,
@@ -17,10 +21,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 
-/// Window of one stream, in bytes.
-pub const STREAM_WINDOW: u32 = 1 << 20;
-/// Window of a connection, in bytes.
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Window of one stream between nodes, in bytes: what a node holds of a call whose other end does not read.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+/// Window of a connection between nodes: the largest there is (RFC 9113 § 6.9.1). All calls between two nodes,
+/// and their gossip, share one connection; were its window smaller than its streams' together, a few calls
+/// whose ends do not read would stall all others. Calls in flight times [`STREAM_WINDOW`] is the bound.
+pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Pause between HTTP/2 pings on a connection; a peer that vanished without a word is noticed after it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -55,6 +61,14 @@ pub enum DialError {
         /// Which side refused what.
         why: String,
     },
+    /// The node that answered is banned from the cluster.
+    #[error("{node} at {address} is evicted from the cluster")]
+    Evicted {
+        /// Where.
+        address: SocketAddr,
+        /// Who.
+        node: NodeId,
+    },
     /// Somebody else answered.
     #[error("{address} is {found}, expected {expected}")]
     OtherNode {
@@ -75,6 +89,7 @@ impl DialError {
             Self::Timeout { .. } => "timeout",
             Self::Network { .. } => "network",
             Self::Tls { .. } => "tls",
+            Self::Evicted { .. } => "evicted",
             Self::OtherNode { .. } => "other_node",
         }
     }
@@ -148,10 +163,12 @@ impl tower::Service<Request<Body>> for PeerConnection {
     }
 }
 
-/// Connects to `address` and finds out which node answers.
+/// Connects to `address` and finds out which node answers. The connection counts among `live` ones, and ends when
+/// those that rest on its node's certificate are closed.
 pub async fn dial(
     address: SocketAddr,
     config: Arc<rustls::ClientConfig>,
+    live: &Live,
 ) -> Result<PeerConnection, DialError> {
     let network = |error: io::Error| match error.kind() == io::ErrorKind::ConnectionRefused {
         true => DialError::Refused { address },
@@ -175,13 +192,14 @@ pub async fn dial(
     }
     let node = certificate.spiffe.node().cloned();
     let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
+    let live = live.register(Principal::Certificate(certificate.spiffe));
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(tls))
+        .handshake(TokioIo::new(Severable::new(tls, live)))
         .await
         .map_err(|error| tls_error(error_chain(&error)))?;
     let authority = address.to_string().parse().map_err(|_| tls_error("no authority".to_owned()))?;

@@ -6,11 +6,12 @@
 
 mod dial;
 mod resolve;
+mod severable;
 
 pub use dial::{CONNECTION_WINDOW, DialError, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain};
 pub use resolve::resolve;
 
-use crate::{identity::IdentityStore, telemetry::Metrics};
+use crate::{identity::IdentityStore, revocation::Revocations, telemetry::Metrics};
 use p2p_core::NodeId;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -58,6 +59,7 @@ impl SlotState {
 #[derive(Debug)]
 pub struct PeerPool {
     identity: Arc<IdentityStore>,
+    revocations: Arc<Revocations>,
     limit: usize,
     clock: AtomicU64,
     slots: Mutex<HashMap<NodeId, Arc<Slot>>>,
@@ -67,14 +69,19 @@ pub struct PeerPool {
 
 impl PeerPool {
     /// An empty pool that keeps at most `limit` peers.
-    pub fn new(identity: Arc<IdentityStore>, limit: usize, metrics: &Metrics) -> Self {
+    pub fn new(
+        identity: Arc<IdentityStore>,
+        revocations: Arc<Revocations>,
+        limit: usize,
+        metrics: &Metrics,
+    ) -> Self {
         let open = Gauge::default();
         let dials = Family::default();
         metrics.register(|registry| {
             registry.register("peer_connections", "Peers with a connection from this node", open.clone());
             registry.register("peer_dials", "Dials of other nodes by result", dials.clone());
         });
-        Self { identity, limit, clock: AtomicU64::new(0), slots: Mutex::default(), open, dials }
+        Self { identity, revocations, limit, clock: AtomicU64::new(0), slots: Mutex::default(), open, dials }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Slot>>> {
@@ -135,9 +142,21 @@ impl PeerPool {
         self.open.set(0);
     }
 
+    /// Lets the connection to a node go; calls in flight on it may finish.
+    pub fn let_go(&self, node: &NodeId) {
+        let mut slots = self.slots();
+        slots.remove(node);
+        self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
+    }
+
     async fn dial(&self, address: SocketAddr) -> Result<PeerConnection, DialError> {
         let config = self.identity.current().peer_client_config();
-        let result = match tokio::time::timeout(DIAL_TIMEOUT, dial(address, config)).await {
+        let dialling = dial(address, config, self.revocations.live());
+        let result = match tokio::time::timeout(DIAL_TIMEOUT, dialling).await {
+            // Asked after it was registered: an eviction in between closes it.
+            Ok(Ok(dialled)) if self.revocations.is_evicted(&dialled.node) => {
+                Err(DialError::Evicted { address, node: dialled.node })
+            }
             Ok(result) => result,
             Err(_elapsed) => Err(DialError::Timeout { address }),
         };

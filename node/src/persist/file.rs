@@ -115,29 +115,38 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     }
 
     fn move_aside(&self, why: &str) -> Result<PathBuf, PersistError> {
-        let path = self.path();
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let mut moved_to = path.clone();
-        for attempt in 0_u64.. {
-            let mut name = self.name.clone().into_os_string();
-            name.push(format!(".corrupt-{}", seconds.saturating_add(attempt)));
-            moved_to = self.directory.path().join(name);
-            // Rename replaces silently: what was set aside in this very second must stay.
-            if fs::symlink_metadata(&moved_to).is_err() {
-                break;
-            }
-        }
-        fs::rename(&path, &moved_to)
-            .and_then(|()| self.directory.sync())
-            .map_err(|source| PersistError::MoveAside { path: path.clone(), source })?;
-        tracing::error!(
-            file = %path.display(),
-            moved_to = %moved_to.display(),
-            reason = why,
-            "a damaged state file was moved aside; its state is lost",
-        );
-        Ok(moved_to)
+        move_aside(&self.directory, &self.name, why)
     }
+}
+
+/// Renames the damaged file `name` of `directory` to `<name>.corrupt-<time>`, and says so in the log.
+pub(super) fn move_aside(
+    directory: &StateDirectory,
+    name: &Path,
+    why: &str,
+) -> Result<PathBuf, PersistError> {
+    let path = directory.path().join(name);
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut moved_to = path.clone();
+    for attempt in 0_u64.. {
+        let mut aside = name.as_os_str().to_owned();
+        aside.push(format!(".corrupt-{}", seconds.saturating_add(attempt)));
+        moved_to = directory.path().join(aside);
+        // Rename replaces silently: what was set aside in this very second must stay.
+        if fs::symlink_metadata(&moved_to).is_err() {
+            break;
+        }
+    }
+    fs::rename(&path, &moved_to)
+        .and_then(|()| directory.sync())
+        .map_err(|source| PersistError::MoveAside { path: path.clone(), source })?;
+    tracing::error!(
+        file = %path.display(),
+        moved_to = %moved_to.display(),
+        reason = why,
+        "a damaged state file was moved aside; its state is lost",
+    );
+    Ok(moved_to)
 }
 
 /// What is written: the version first, for people.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`directory`] | [`StateDirectory`]: creation, the lock, durable writes |
 //! | [`file`](mod@file) | [`StateFile`]: one versioned JSON file that keeps the fields it does not know |
+//! | [`journal`] | [`Journal`]: records appended durably between two saves of a state file |
 //! | [`epoch`] | [`EpochFile`]: the number that rises at each start |
 //!
 //! ```text
@@ -18,6 +19,7 @@ pub mod directory;
 pub mod epoch;
 mod error;
 pub mod file;
+pub mod journal;
 #[cfg(test)]
 mod tests;
 
@@ -26,4 +28,5 @@ pub use self::{
     epoch::EpochFile,
     error::PersistError,
     file::{Loaded, MAX_FILE_LEN, StateFile},
+    journal::Journal,
 };

@@ -26,7 +26,10 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 mod deadline;
+mod forwarded;
 mod unary;
+
+use forwarded::{Forwarded, InFlight};
 
 pub use deadline::{grpc_timeout, timeout_header};
 pub use unary::{Answer, UnaryCall};
@@ -209,7 +212,7 @@ impl Router {
         };
         let in_flight = InFlight::start(provider);
         match connection.send(request).await {
-            Ok(response) => Ok(response.map(|body| Body::new(Guarded { body, _in_flight: in_flight }))),
+            Ok(response) => Ok(response.map(|body| Body::new(Forwarded::new(body, in_flight)))),
             Err(SendError::Unsent(request)) => {
                 let fault = Fault::new(
                     Reason::ProviderUnreachable,
@@ -315,50 +318,5 @@ pub async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Result<F
         Some(deadline) => tokio::time::timeout_at(deadline, future)
             .await
             .map_err(|_elapsed| Fault::new(Reason::DeadlineExceeded, "the deadline passed")),
-    }
-}
-
-/// Counts a call as in flight until its answer has been read or dropped.
-#[derive(Debug)]
-struct InFlight(Arc<Provider>);
-
-impl InFlight {
-    fn start(provider: &Arc<Provider>) -> Self {
-        provider.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(provider.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-pin_project_lite::pin_project! {
-    struct Guarded {
-        #[pin]
-        body: hyper::body::Incoming,
-        _in_flight: InFlight,
-    }
-}
-
-impl http_body::Body for Guarded {
-    type Data = bytes::Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, hyper::Error>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

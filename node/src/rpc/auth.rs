@@ -1,6 +1,6 @@
 //! `p2p.v1.AuthService`: access tokens, issued at coordinators and judged anywhere.
 
-use super::{Parts, caller};
+use super::{Parts, caller, revoke};
 use crate::{
     auth::{Caller, not_coordinator},
     error::{Fault, Reason},
@@ -14,8 +14,9 @@ use p2p_core::{Principal, Scope, Subject};
 use p2p_proto::{
     Timestamp,
     v1::{
-        AccessTokenInfo, IssueTokenRequest, IssueTokenResponse, VerifyTokenRequest, VerifyTokenResponse,
-        auth_service_server::AuthService,
+        AccessTokenInfo, IssueTokenRequest, IssueTokenResponse, ListRevocationsRequest,
+        ListRevocationsResponse, RevokeTokenRequest, RevokeTokenResponse, VerifyTokenRequest,
+        VerifyTokenResponse, auth_service_server::AuthService,
     },
 };
 use std::{fmt::Display, time::Duration};
@@ -41,6 +42,22 @@ impl AuthService for AccessTokens {
     ) -> Result<Response<VerifyTokenResponse>, Status> {
         let caller = caller(request.extensions())?;
         Ok(Response::new(self.judge(&caller, &request.into_inner().token)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        let by = caller(request.extensions())?.proven().clone();
+        let revoked = revoke::revoke(&self.0, request.into_inner(), &by).await;
+        revoked.map(Response::new).map_err(|fault| fault.to_status())
+    }
+
+    async fn list_revocations(
+        &self,
+        _request: Request<ListRevocationsRequest>,
+    ) -> Result<Response<ListRevocationsResponse>, Status> {
+        Ok(Response::new(revoke::list(&self.0)))
     }
 }
 

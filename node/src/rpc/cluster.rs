@@ -1,6 +1,6 @@
 //! `p2p.v1.ClusterService`: the cluster as this node sees it. The gateway shows the same.
 
-use super::Parts;
+use super::{Parts, caller, evict};
 use p2p_core::{
     NodeId, Role,
     gossip::{MemberView, View},
@@ -8,8 +8,8 @@ use p2p_core::{
 use p2p_proto::{
     Timestamp,
     v1::{
-        ClusterStatus, GetStatusRequest, ListNodesRequest, ListNodesResponse, MemberState, NodeInfo,
-        cluster_service_server::ClusterService,
+        ClusterStatus, EvictRequest, EvictResponse, GetStatusRequest, ListNodesRequest, ListNodesResponse,
+        MemberState, NodeInfo, ReadmitRequest, ReadmitResponse, cluster_service_server::ClusterService,
     },
 };
 use std::collections::BTreeSet;
@@ -33,6 +33,18 @@ impl ClusterService for Cluster {
     ) -> Result<Response<ClusterStatus>, Status> {
         Ok(Response::new(status(&self.0)))
     }
+
+    async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictResponse>, Status> {
+        let by = caller(request.extensions())?.principal.clone();
+        let evicted = evict::evict(&self.0, request.into_inner(), &by).await;
+        evicted.map(Response::new).map_err(|fault| fault.to_status())
+    }
+
+    async fn readmit(&self, request: Request<ReadmitRequest>) -> Result<Response<ReadmitResponse>, Status> {
+        let by = caller(request.extensions())?.principal.clone();
+        let readmitted = evict::readmit(&self.0, request.into_inner(), &by).await;
+        readmitted.map(Response::new).map_err(|fault| fault.to_status())
+    }
 }
 
 /// All members, sorted by node id.
@@ -55,6 +67,7 @@ fn node_info(node: &NodeId, member: &MemberView) -> NodeInfo {
         rtt_ms: member.rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
         last_change: Some(timestamp_ms(member.since_unix_ms)),
         cert_expires_at: Some(Timestamp { seconds: member.records.signer.expires_at, nanos: 0 }),
+        evicted: member.evicted,
     }
 }
 
@@ -95,6 +108,8 @@ fn problems(parts: &Parts, view: &View) -> Vec<String> {
     for (node, member) in &view.members {
         match member.state {
             MemberState::Suspect => problems.push(format!("{node} is suspect: it does not answer probes")),
+            // Whoever evicted it knows.
+            MemberState::Down if member.evicted => {}
             MemberState::Down => problems.push(format!("{node} is down")),
             MemberState::Alive | MemberState::Left | MemberState::Unspecified => {}
         }

@@ -2,7 +2,7 @@
 
 use super::caller;
 use crate::gossip::{Accepted, Gossip};
-use p2p_proto::v1::{GossipFrame, gossip_service_server::GossipService};
+use p2p_proto::v1::{EnforceReceipt, GossipFrame, RevocationSegments, gossip_service_server::GossipService};
 use tonic::{Request, Response, Status, Streaming};
 
 #[derive(Debug)]
@@ -18,5 +18,17 @@ impl GossipService for GossipFrames {
         let peer = peer.ok_or_else(|| Status::permission_denied("gossip takes a node's own certificate"))?;
         let accepted = self.0.accept(peer, request.into_inner()).await;
         accepted.map(Response::new).map_err(|error| error.to_status())
+    }
+
+    async fn enforce(
+        &self,
+        request: Request<RevocationSegments>,
+    ) -> Result<Response<EnforceReceipt>, Status> {
+        let caller = caller(request.extensions())?;
+        let peer = caller.connection.principal.node().cloned();
+        let peer = peer.ok_or_else(|| Status::permission_denied("gossip takes a node's own certificate"))?;
+        let enforced = self.0.enforce(peer, request.into_inner()).await;
+        let closed = enforced.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(EnforceReceipt { connections_closed: closed }))
     }
 }

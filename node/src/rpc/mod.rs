@@ -3,7 +3,7 @@
 //! | service | who may call | file |
 //! |---|---|---|
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
-//! | `p2p.v1.ClusterService` | nodes, admins | `cluster` |
+//! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
@@ -17,25 +17,29 @@ pub mod cluster;
 mod auth;
 mod call;
 mod enrollment;
+mod evict;
 mod gossip;
 mod health;
 mod reflection;
 mod registry;
+mod revoke;
 mod system;
 
 pub use system::NodeFacts;
 
 use crate::{
-    auth::Caller,
+    auth::{Caller, not_coordinator},
     enrol::Enrolment,
     error::Fault,
     gossip::Gossip,
     registry::{LocalService, ServiceError},
+    revocation::Revocations,
     router::Router,
     schema::Schema,
     shutdown::ShutdownWatch,
     token::Issuer,
 };
+use p2p_core::{Role, SpiffeId};
 use p2p_proto::v1::{
     auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
     enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
@@ -62,6 +66,8 @@ pub struct Parts {
     pub gossip: Gossip,
     /// Joining.
     pub enrolment: Arc<Enrolment>,
+    /// What is revoked.
+    pub revocations: Arc<Revocations>,
     /// Signing of access tokens.
     pub issuer: Arc<Issuer>,
     /// Routing and the registry.
@@ -114,6 +120,16 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
             reflect_alpha,
         )?,
     ])
+}
+
+/// Refuses what only coordinators do, and says where they are.
+fn coordinator_only(parts: &Parts) -> Result<(), Fault> {
+    let facts = &parts.facts;
+    if facts.role == Role::Coordinator {
+        return Ok(());
+    }
+    let own = SpiffeId::new(parts.gossip.cluster().clone(), facts.role, facts.node.clone());
+    Err(not_coordinator(&own, "", &parts.gossip.view().borrow()))
 }
 
 /// Who calls, as the stack left it in the request.

@@ -4,13 +4,13 @@ use super::{Security, Server, preface::PrefaceDeadline};
 use crate::{
     auth::Connection,
     identity::{PeerCertificate, explain},
-    peer::{CONNECTION_WINDOW, STREAM_WINDOW},
+    peer,
     shutdown::{Phase, ShutdownWatch},
 };
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use p2p_core::{Principal, Role};
+use p2p_core::{NodeId, Principal, Role};
 use rustls_pki_types::UnixTime;
 use std::{
     convert::Infallible,
@@ -28,6 +28,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// Calls in flight that one connection may have.
 const STREAMS_MAX: u32 = 1024;
+/// Window of one of a client's streams, in bytes.
+const CLIENT_STREAM_WINDOW: u32 = 1 << 20;
+/// Window of a client's connection, in bytes: what a client can make a node hold.
+const CLIENT_CONNECTION_WINDOW: u32 = 4 << 20;
 /// Largest head of a request, in bytes.
 const HEADERS_MAX: u32 = 64 * 1024;
 /// Pause between HTTP/2 pings; a client that vanished is noticed after it.
@@ -56,6 +60,8 @@ pub(super) enum Refusal {
     Handshake(String),
     #[error("{0}")]
     Certificate(String),
+    #[error("{0} is evicted from the cluster")]
+    Evicted(NodeId),
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
 }
@@ -69,6 +75,7 @@ impl Refusal {
             Self::Garbage => "garbage",
             Self::Handshake(_) => "handshake",
             Self::Certificate(_) => "certificate",
+            Self::Evicted(_) => "evicted",
             Self::Io(_) => "io",
         }
     }
@@ -176,24 +183,34 @@ where
     let stream = PrefaceDeadline::new(stream, server.limits.preface);
     let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
-    let (stack, connection) = (server.stack.clone(), Arc::new(connection));
+    let windows = match connection.principal.node() {
+        Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW),
+        None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW),
+    };
+    let live = server.revocations.live().register(connection.principal.clone());
+    if let Some(node) = connection.principal.node().filter(|node| server.revocations.is_evicted(node)) {
+        return Err(Refusal::Evicted(node.clone()));
+    }
+    let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
     let service = service_fn(move |request: Request<Incoming>| {
         let (stack, connection) = (stack.clone(), connection.clone());
         // Boxed, because hyper moves what it is given several times before it runs.
         Box::pin(async move { Ok::<Response<_>, Infallible>(stack.handle(connection, request).await) })
     });
     let result = if http2 {
+        let (stream_window, connection_window) = windows;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEADERS_MAX)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .keep_alive_interval(KEEP_ALIVE);
         let mut serving = pin!(builder.serve_connection(stream, service));
         tokio::select! {
             result = &mut serving => result,
+            () = live.closed() => return Ok(()),
             () = shutdown.reached(Phase::Draining) => {
                 // hyper would wait for the preface of a silent client.
                 if !spoken.load(Ordering::Relaxed) {
@@ -202,6 +219,7 @@ where
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = &mut serving => result,
+                    () = live.closed() => return Ok(()),
                     () = shutdown.reached(Phase::Stopped) => Ok(()),
                 }
             }
@@ -212,6 +230,7 @@ where
         let mut serving = pin!(builder.serve_connection(stream, service));
         tokio::select! {
             result = &mut serving => result,
+            () = live.closed() => return Ok(()),
             () = shutdown.reached(Phase::Draining) => {
                 // hyper would wait for the preface of a silent client.
                 if !spoken.load(Ordering::Relaxed) {
@@ -220,6 +239,7 @@ where
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = &mut serving => result,
+                    () = live.closed() => return Ok(()),
                     () = shutdown.reached(Phase::Stopped) => Ok(()),
                 }
             }
@@ -229,7 +249,7 @@ where
         return Err(Refusal::Preface);
     }
     if let Err(error) = result {
-        tracing::debug!(error = crate::peer::error_chain(&error), "connection ended");
+        tracing::debug!(error = peer::error_chain(&error), "connection ended");
     }
     Ok(())
 }

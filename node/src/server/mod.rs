@@ -18,6 +18,7 @@ pub use stack::Stack;
 
 use crate::{
     identity::IdentityStore,
+    revocation::Revocations,
     shutdown::{Phase, ShutdownWatch},
 };
 use metrics::ConnectionMetrics;
@@ -54,6 +55,7 @@ pub struct ServerLimits {
 pub struct Server {
     stack: Arc<Stack>,
     security: Security,
+    revocations: Arc<Revocations>,
     limits: ServerLimits,
     slots: Arc<Semaphore>,
     metrics: ConnectionMetrics,
@@ -64,12 +66,14 @@ impl Server {
     pub fn new(
         stack: Arc<Stack>,
         security: Security,
+        revocations: Arc<Revocations>,
         limits: ServerLimits,
         metrics: &crate::telemetry::Metrics,
     ) -> Arc<Self> {
         Arc::new(Self {
             stack,
             security,
+            revocations,
             slots: Arc::new(Semaphore::new(limits.connections)),
             limits,
             metrics: metrics.register(ConnectionMetrics::register),

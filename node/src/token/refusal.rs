@@ -41,6 +41,9 @@ pub enum TokenRefusal {
     /// Its time has not come.
     #[error("the token is not valid yet; check the clocks of this node and of the coordinator")]
     NotYetValid,
+    /// A coordinator took it back: itself, all of its subject, or what an evicted coordinator issued.
+    #[error("the token is revoked")]
+    Revoked,
     /// The subject is none.
     #[error("the token's subject is unusable: {0}")]
     Subject(#[from] InvalidSubject),
@@ -51,7 +54,7 @@ pub enum TokenRefusal {
 
 impl TokenRefusal {
     /// Every word, for metrics.
-    pub const WORDS: [&'static str; 14] = [
+    pub const WORDS: [&'static str; 15] = [
         "too_large",
         "malformed",
         "duplicate",
@@ -66,6 +69,7 @@ impl TokenRefusal {
         "not_yet_valid",
         "subject",
         "scope",
+        "revoked",
     ];
 
     /// The word in metrics and answers.
@@ -85,6 +89,7 @@ impl TokenRefusal {
             Self::NotYetValid => 11,
             Self::Subject(_) => 12,
             Self::Scope(_) => 13,
+            Self::Revoked => 14,
         };
         Self::WORDS[index]
     }
@@ -92,7 +97,9 @@ impl TokenRefusal {
     /// The word that anybody may be told.
     pub fn public_word(&self) -> &'static str {
         match self {
-            Self::Expired | Self::NotYetValid | Self::Audience | Self::TooLarge(_) => self.word(),
+            Self::Expired | Self::NotYetValid | Self::Audience | Self::Revoked | Self::TooLarge(_) => {
+                self.word()
+            }
             Self::Malformed(_)
             | Self::Duplicate(_)
             | Self::Algorithm
@@ -112,6 +119,7 @@ impl TokenRefusal {
             Self::Expired => "the access token has expired",
             Self::NotYetValid => "the access token is not valid yet",
             Self::Audience => "the access token is for another cluster",
+            Self::Revoked => "the access token is revoked",
             Self::TooLarge(_) => "the access token is too large",
             Self::Malformed(_)
             | Self::Duplicate(_)

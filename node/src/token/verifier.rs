@@ -60,10 +60,20 @@ impl AccessToken {
     }
 }
 
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("signers", &self.signers).finish_non_exhaustive()
+    }
+}
+
+/// Whether a genuine token was taken back.
+pub type IsRevoked = dyn Fn(&AccessToken) -> bool + Send + Sync;
+
 /// Verifies tokens, and remembers those that it has verified.
-#[derive(Debug)]
 pub struct Verifier {
     signers: Signers,
+    /// Asked for each call, also of a token that is remembered.
+    is_revoked: Box<IsRevoked>,
     /// By SHA-256 of the compact text. A token of an earlier generation counts as unknown.
     cache: Cache<[u8; 32], (u64, Arc<AccessToken>)>,
     generation: AtomicU64,
@@ -72,8 +82,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier with the keys of `signers`.
-    pub fn new(signers: Signers, metrics: &Metrics) -> Self {
+    /// A verifier with the keys of `signers`, which refuses what `is_revoked` says of.
+    pub fn new(signers: Signers, is_revoked: Box<IsRevoked>, metrics: &Metrics) -> Self {
         let (cached, verified) = (Counter::default(), Counter::default());
         metrics.register(|registry| {
             registry.register("token_cache_hits", "Access tokens found among those verified", cached.clone());
@@ -81,7 +91,7 @@ impl Verifier {
             registry.register("token_signers", "Keys that verify access tokens", signers.count());
         });
         let cache = Cache::new(CACHE_LIMIT);
-        Self { signers, cache, generation: AtomicU64::new(0), cached, verified }
+        Self { signers, is_revoked, cache, generation: AtomicU64::new(0), cached, verified }
     }
 
     /// The keys.
@@ -106,6 +116,7 @@ impl Verifier {
         if let Some((_, token)) = self.cache.get(&key).filter(|(known, _)| *known == generation) {
             if !token.is_over(now) {
                 self.cached.inc();
+                self.check(&token)?;
                 return Ok(token);
             }
             self.cache.remove(&key);
@@ -114,7 +125,17 @@ impl Verifier {
         let token = Arc::new(self.verify_anew(compact, now)?);
         self.verified.inc();
         self.cache.insert(key, (generation, token.clone()));
+        self.check(&token)?;
         Ok(token)
+    }
+
+    /// Refuses a token that has been taken back since it was verified.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenRefusal::Revoked`].
+    pub fn check(&self, token: &AccessToken) -> Result<(), TokenRefusal> {
+        if (self.is_revoked)(token) { Err(TokenRefusal::Revoked) } else { Ok(()) }
     }
 
     /// Forgets what was verified: every token is looked at anew. Call it when something is revoked.

@@ -7,6 +7,7 @@ use p2p_node::{
     gossip::NodeKeyring,
     identity::{Expected, IdentityFiles, IdentityStore, LeafRequest, UnixTime, Validity},
     peer::dial,
+    revocation::Live,
 };
 use p2p_proto::v1::{
     GossipFrame, GossipMessage, MemberState, NodeRecord, OwnerState, OwnerStates, StatesRequest, TokenSigner,
@@ -56,8 +57,9 @@ impl Liar {
         to: &TestNode,
         kinds: Vec<Kind>,
     ) -> Result<(mpsc::Sender<GossipFrame>, Streaming<GossipFrame>), Status> {
-        let connection =
-            dial(to.address, self.store.current().peer_client_config()).await.expect("connected");
+        let connection = dial(to.address, self.store.current().peer_client_config(), &Live::default())
+            .await
+            .expect("connected");
         let origin = format!("https://{}", to.address).parse().expect("a URI");
         let (sender, receiver) = mpsc::channel(16);
         for kind in kinds {

@@ -1,11 +1,15 @@
 //! Streams, deadlines and cancellation through a hop.
 
 use crate::support::{
-    Client, Cluster, TestNode, eventually,
+    Client, Cluster, PATIENCE, TestNode, eventually,
     greeter::{HelloReply, HelloRequest, RepeatRequest, greeter_client::GreeterClient},
     sample,
 };
-use p2p_node::peer::{PeerConnection, dial};
+use p2p_node::{
+    peer::{PeerConnection, dial},
+    revocation::Live,
+};
+use p2p_proto::v1::MemberState;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -64,7 +68,7 @@ async fn all_four_kinds_of_streaming_pass_through_another_node() {
 /// A client that keeps no deadline itself, as tonic's own channel does.
 async fn unhurried_greeter(cluster: &Cluster, node: &TestNode) -> GreeterClient<PeerConnection> {
     let tls = cluster.certificates.tls_client(Some("admin"), &[b"h2"]);
-    let connection = dial(node.address, tls).await.expect("connected");
+    let connection = dial(node.address, tls, &Live::default()).await.expect("connected");
     let origin = format!("https://{}", node.address).parse().expect("a URI");
     GreeterClient::with_origin(connection, origin)
 }
@@ -106,6 +110,27 @@ async fn a_deadline_is_kept_by_the_node_when_the_client_does_not() {
         assert!(count > 0, "some came in time");
         assert!(started.elapsed() < Duration::from_secs(20), "it took {:?}", started.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_do_not_read_do_not_stall_those_that_do() {
+    let cluster = Cluster::start().await;
+    let reader = cluster.admin(&cluster.w1).await;
+    let mut unread = Vec::new();
+    for _ in 0..24 {
+        // A connection of its own: what stalls a client's own connection is the client's doing.
+        let idle = cluster.admin(&cluster.w1).await;
+        let request = RepeatRequest { name: "x".repeat(10_000), pause_ms: 0, ..endless() };
+        let mut replies = idle.greeter().repeat(request).await.expect("open").into_inner();
+        let first = tokio::time::timeout(PATIENCE, next(&mut replies)).await;
+        assert!(first.expect("the calls before it do not stall this one").is_some());
+        unread.push(replies);
+    }
+    for _ in 0..500 {
+        let answer = tokio::time::timeout(PATIENCE, reader.hello("still there")).await;
+        assert_eq!(answer.expect("not stalled").expect("greeted").node, "g1");
+    }
+    assert!(reader.members().await.expect("a list").iter().all(|node| node.state() == MemberState::Alive));
 }
 
 async fn in_flight(client: &Client) -> Result<f64, String> {

@@ -35,6 +35,12 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Cluster(cluster::ClusterCommand::Status(_)) => {
             block_on(cluster::status::run(&session, output))
         }
+        Command::Cluster(cluster::ClusterCommand::Evict(args)) => {
+            block_on(cluster::evict::run(&args, &session, output))
+        }
+        Command::Cluster(cluster::ClusterCommand::Readmit(args)) => {
+            block_on(cluster::readmit::run(&args, &session, output))
+        }
         Command::Cluster(cluster::ClusterCommand::JoinToken(command)) => {
             block_on(cluster::join_token::run(&command, &session, output))
         }

@@ -1,8 +1,8 @@
 //! What an engine asks for and reports.
 
-use crate::{Epoch, NodeId, membership::PacketError, record::Refusal};
-use p2p_proto::v1::{MemberState, gossip_message::Kind};
-use std::net::SocketAddr;
+use crate::{Epoch, NodeId, membership::PacketError, record::Refusal, revocation::SegmentRefusal};
+use p2p_proto::v1::{MemberState, Revocation, RevocationSegment, gossip_message::Kind};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 /// What the caller must do.
 #[derive(Debug)]
@@ -20,6 +20,15 @@ pub enum Effect {
     DialSeeds,
     /// This node's epoch grew: store it durably.
     PersistEpoch(Epoch),
+    /// Others' revocations: enforce and keep them.
+    Revoked {
+        /// As signed.
+        segment: Arc<RevocationSegment>,
+        /// What it revokes.
+        entries: Vec<Revocation>,
+    },
+    /// These nodes, and no others, are evicted now.
+    Banned(BTreeSet<NodeId>),
 }
 
 /// What happened, for logs and metrics.
@@ -41,6 +50,18 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+    /// Revocations were refused.
+    RevocationsRefused {
+        /// Who sent them.
+        from: NodeId,
+        /// Why.
+        refusal: SegmentRefusal,
+    },
+    /// Others hold revocations in this node's name that it has not signed in this life: its state was set back. It has
+    /// signed its own anew.
+    RevocationsReissued,
+    /// This very node is evicted.
+    Evicted,
     /// An owner publishes services that its certificate does not grant; they are not shown.
     NotGranted {
         /// Who.
@@ -67,6 +88,9 @@ pub enum FrameError {
     /// A packet of the failure detector.
     #[error(transparent)]
     Packet(#[from] PacketError),
+    /// The sender is evicted.
+    #[error("{0} is evicted from the cluster")]
+    Evicted(NodeId),
     /// A hello in the middle of a stream, or an empty frame.
     #[error("unexpected {0} in the middle of a gossip stream")]
     Unexpected(&'static str),

@@ -1,4 +1,4 @@
-//! The engine: membership and records of one node as one state machine.
+//! The engine: membership, records and revocations of one node as one state machine.
 //!
 //! [`Engine`] takes frames, time and news of connections, and leaves [`Effect`]s to carry out and
 //! [`Event`]s to log. The caller keeps one engine in one task:
@@ -14,6 +14,7 @@
 mod effect;
 mod hello;
 mod own;
+mod revoke;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -25,13 +26,14 @@ pub use view::{MemberView, View};
 use crate::{
     ClusterId, Epoch, Moment, NodeId,
     membership::{Identity, Membership},
-    record::{Keyring, Merge, OwnRecords, Store},
+    record::{Keyring, Manifest, Merge, OwnRecords, Refusal, Store},
+    revocation::{Bans, Segments},
 };
-use p2p_proto::v1::{self, MemberState, OwnerStates, StatesRequest, gossip_message::Kind};
+use p2p_proto::v1::{self, MemberState, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind};
 use rand::{
     SeedableRng,
     rngs::StdRng,
-    seq::{IteratorRandom, SliceRandom},
+    seq::{IteratorRandom as _, SliceRandom as _},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -92,6 +94,9 @@ pub struct Engine {
     /// Highest epoch of this node that a peer's hello told.
     told_epoch: Option<Epoch>,
     renewals: u64,
+    revocations: Segments,
+    bans: Bans,
+    spread: revoke::Spread,
     effects: VecDeque<Effect>,
     events: VecDeque<Event>,
     view: Arc<View>,
@@ -110,6 +115,9 @@ impl Engine {
         Self {
             membership: Membership::new(own, unix_ms, membership_rng),
             store: Store::new(config.cluster.clone()),
+            revocations: Segments::new(config.cluster.clone()),
+            bans: Bans::default(),
+            spread: revoke::Spread::default(),
             config,
             keyring,
             rng,
@@ -161,7 +169,7 @@ impl Engine {
 
     /// When [`Self::tick`] must be called next.
     pub fn next_deadline(&self) -> Moment {
-        [self.membership.next_deadline(), self.push_at, self.missing_deadline()]
+        [self.membership.next_deadline(), self.push_at, self.missing_deadline(), self.spread.next_deadline()]
             .into_iter()
             .flatten()
             .chain([self.exchange_at, self.seeds_at])
@@ -171,7 +179,7 @@ impl Engine {
 
     /// A gossip stream with `peer` is open: announce ourselves and compare records.
     pub fn connected(&mut self, now: Moment, peer: &Peer) {
-        if self.membership.has_left() {
+        if self.membership.has_left() || self.is_banned(&peer.identity.node) {
             return;
         }
         self.told_epoch = self.told_epoch.max(peer.known_epoch);
@@ -180,6 +188,7 @@ impl Engine {
             self.membership.announce(now, peer.identity.clone());
             let digest = Kind::Digest(self.store.digest());
             self.send(peer.identity.node.clone(), peer.identity.address, digest);
+            self.compare_revocations(&peer.identity.node);
         }
     }
 
@@ -199,6 +208,9 @@ impl Engine {
         if self.membership.has_left() {
             return Ok(());
         }
+        if self.is_banned(peer) {
+            return Err(FrameError::Evicted(peer.clone()));
+        }
         match message {
             Kind::Membership(packet) => self.membership.receive(now, unix_ms, peer, &packet)?,
             Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
@@ -212,6 +224,8 @@ impl Engine {
                     request.owners.iter().filter_map(|owner| owner.parse().ok()).collect();
                 self.answer(peer, &Vec::from_iter(owners));
             }
+            Kind::Revocations(segments) => self.receive_revocations(now, unix_ms, peer, segments),
+            Kind::RevocationPositions(positions) => self.receive_positions(now, peer, &positions),
             Kind::Hello(_) => return Err(FrameError::Unexpected("hello")),
         }
         Ok(())
@@ -219,7 +233,7 @@ impl Engine {
 
     fn receive_states(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, states: OwnerStates) {
         for state in states.states {
-            match self.store.merge(state, unix_ms, self.keyring.as_ref()) {
+            match self.merge_state(state, unix_ms) {
                 Ok(Merge::Known(_)) => {}
                 Ok(Merge::New(owner)) => {
                     if let Some(stored) = self.store.get(&owner)
@@ -237,9 +251,18 @@ impl Engine {
         }
     }
 
+    fn merge_state(&mut self, state: OwnerState, unix_ms: u64) -> Result<Merge, Refusal> {
+        let owner = Manifest::peek(&state, &self.config.cluster)?.owner;
+        if self.is_banned(&owner) {
+            return Err(Refusal::Evicted { owner });
+        }
+        self.store.merge(state, unix_ms, self.keyring.as_ref())
+    }
+
     /// Does everything that is due at `now`.
     pub fn tick(&mut self, now: Moment) {
         self.membership.tick(now);
+        self.spread_revocations(now);
         if self.push_at.is_some_and(|at| at <= now) {
             self.push();
         }
@@ -265,8 +288,7 @@ impl Engine {
         self.push_at = None;
         let unpushed = std::mem::take(&mut self.unpushed);
         let fan_out = fan_out(self.membership.active_count());
-        let targets: Vec<Identity> = self.membership.active().cloned().sample(&mut self.rng, fan_out);
-        for target in targets {
+        for target in self.random_members(fan_out) {
             let owners: Vec<NodeId> = unpushed
                 .iter()
                 .filter(|(owner, from)| from.as_ref() != Some(&target.node) && **owner != target.node)
@@ -277,10 +299,20 @@ impl Engine {
     }
 
     fn exchange(&mut self) {
-        if let Some(peer) = self.membership.active().choose(&mut self.rng).cloned() {
+        if let Some(peer) = self.random_members(1).pop() {
             let digest = Kind::Digest(self.store.digest());
-            self.send(peer.node, peer.address, digest);
+            self.send(peer.node.clone(), peer.address, digest);
+            if !self.revocations.is_empty() {
+                self.send_positions(&peer.node, true);
+            }
         }
+    }
+
+    /// Up to `count` members that are active and not evicted.
+    fn random_members(&mut self, count: usize) -> Vec<Identity> {
+        let banned = self.bans.banned();
+        let members = self.membership.active().filter(|life| !banned.contains(&life.node)).cloned();
+        members.sample(&mut self.rng, count)
     }
 
     fn look_for_others(&mut self, now: Moment) {
@@ -298,7 +330,7 @@ impl Engine {
     }
 
     fn lacks_records(&self, life: &Identity) -> bool {
-        self.store.get(&life.node).is_none_or(|owner| owner.epoch < life.epoch)
+        !self.is_banned(&life.node) && self.store.get(&life.node).is_none_or(|owner| owner.epoch < life.epoch)
     }
 
     /// Some active members whose present records are not here. At random, so that a few that never answer

@@ -2,6 +2,7 @@
 
 mod input;
 mod net;
+mod revoke;
 
 use super::Event;
 use crate::{

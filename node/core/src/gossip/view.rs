@@ -32,6 +32,8 @@ pub struct MemberView {
     pub rtt: Option<Duration>,
     /// What it publishes.
     pub records: Arc<RecordView>,
+    /// Whether a coordinator has banned it from the cluster.
+    pub evicted: bool,
 }
 
 impl MemberView {
@@ -72,7 +74,9 @@ impl Engine {
             let life =
                 if *node == own.node { Some((own, Liveness::Alive)) } else { lives.get(node).copied() };
             let newer_life = life.is_some_and(|(life, _)| life.epoch > owner.epoch);
+            let evicted = self.is_banned(node);
             let state = match life {
+                _ if evicted => MemberState::Down,
                 _ if owner.view.node.leaving && !newer_life => MemberState::Left,
                 Some((_, Liveness::Alive)) => MemberState::Alive,
                 Some((_, Liveness::Suspect)) => MemberState::Suspect,
@@ -93,10 +97,11 @@ impl Engine {
                 state,
                 since_unix_ms,
                 epoch,
-                current: owner.epoch == epoch && !owner.view.node.leaving,
+                current: owner.epoch == epoch && !owner.view.node.leaving && !evicted,
                 address: life.filter(|(life, _)| life.epoch == epoch).map(|(life, _)| life.address),
                 rtt: self.membership.rtt(node),
                 records: owner.view.clone(),
+                evicted,
             };
             members.insert(node.clone(), member);
         }

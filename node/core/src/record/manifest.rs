@@ -53,6 +53,12 @@ pub enum Refusal {
         /// Which cap.
         what: &'static str,
     },
+    /// The owner is banned from the cluster.
+    #[error("{owner} is evicted")]
+    Evicted {
+        /// Whose state.
+        owner: NodeId,
+    },
     /// The epoch lies more than 24 h ahead of our clock.
     #[error("the epoch of {owner} lies more than 24 h ahead of this node's clock")]
     EpochAhead {
@@ -79,6 +85,7 @@ impl Refusal {
             Self::Untrusted { .. } => "untrusted",
             Self::Records { .. } => "records",
             Self::TooLarge { .. } => "too_large",
+            Self::Evicted { .. } => "evicted",
             Self::EpochAhead { .. } => "epoch_ahead",
             Self::Full { .. } => "full",
         }

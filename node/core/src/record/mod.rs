@@ -59,4 +59,14 @@ pub trait Keyring {
     /// Checks that `chain` (DER, leaf first) leads to the trust bundle, is in time, and that the leaf's key
     /// made `signature` over `message`. The error says why not, for people.
     fn verify(&self, chain: &[Bytes], message: &[u8], signature: &[u8]) -> Result<Signer, String>;
+
+    /// The same for a message that must outlive the certificate of its signer: the chain need only have been in time
+    /// at `unix_s`, when the message says that it was signed.
+    fn verify_at(
+        &self,
+        chain: &[Bytes],
+        message: &[u8],
+        signature: &[u8],
+        unix_s: u64,
+    ) -> Result<Signer, String>;
 }

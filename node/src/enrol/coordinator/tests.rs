@@ -126,6 +126,7 @@ fn seen(role: Role, state: MemberState, expires_at: i64) -> MemberView {
         signer: Signer { id, grant: None, expires_at },
     };
     MemberView {
+        evicted: false,
         state,
         since_unix_ms: 0,
         epoch: Epoch(1),

@@ -1,7 +1,9 @@
 //! `p2pctl cluster`: who is in the cluster and how it fares.
 
+pub(crate) mod evict;
 pub(crate) mod join_token;
 pub(crate) mod nodes;
+pub(crate) mod readmit;
 pub(crate) mod status;
 
 use clap::Subcommand;
@@ -11,6 +13,8 @@ pub(crate) enum ClusterCommand {
     #[command(alias = "node")]
     Nodes(nodes::NodesArgs),
     Status(status::StatusArgs),
+    Evict(evict::EvictArgs),
+    Readmit(readmit::ReadmitArgs),
     /// Makes, shows and takes back the tokens with which hosts join the cluster
     #[command(alias = "join-tokens", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl cluster join-token create --node worker-3")]

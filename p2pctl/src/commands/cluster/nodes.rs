@@ -45,7 +45,7 @@ fn table(nodes: &[NodeInfo], detail: Detail, now: i64) -> Table {
         let mut row: Vec<Cell> = vec![
             node.node_id.as_str().into(),
             node.role.as_str().into(),
-            Cell::new(node.state().word(), tone(node.state())),
+            Cell::new(if node.evicted { "evicted" } else { node.state().word() }, tone(node.state())),
             addresses(node, detail).into(),
             services(node, detail).into(),
             node.rtt_ms.map(|rtt| format!("{rtt:.1}ms")).unwrap_or_default().into(),
@@ -121,6 +121,7 @@ mod tests {
             rtt_ms: Some(0.42),
             last_change: Some(Timestamp { seconds: 400, nanos: 0 }),
             cert_expires_at: Some(Timestamp { seconds: 1_000 + 30 * 86_400, nanos: 0 }),
+            evicted: false,
         };
         vec![coordinator, worker]
     }

@@ -7,7 +7,7 @@ use crate::{
     membership::Identity,
     testing::{START_MS, TestKeyring, cluster, life, records},
 };
-use p2p_proto::v1::{MemberState, gossip_message::Kind};
+use p2p_proto::v1::{MemberState, gossip_message::Kind, revocation::What};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +33,9 @@ pub(super) struct Process {
     open: BTreeMap<NodeId, usize>,
     pub(super) persisted: Vec<Epoch>,
     pub(super) events: Vec<(Moment, Event)>,
+    /// Token ids that it was told to refuse.
+    pub(super) revoked: BTreeSet<String>,
+    pub(super) banned: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -112,6 +115,8 @@ impl Net {
             open: BTreeMap::new(),
             persisted: Vec::new(),
             events: Vec::new(),
+            revoked: BTreeSet::new(),
+            banned: BTreeSet::new(),
             node: node.clone(),
         });
         let index = self.processes.len() - 1;
@@ -288,6 +293,14 @@ impl Net {
                     }
                 }
                 Effect::PersistEpoch(epoch) => self.processes[index].persisted.push(epoch),
+                Effect::Revoked { entries, .. } => {
+                    let tokens = entries.into_iter().filter_map(|entry| match entry.what {
+                        Some(What::Token(id)) => Some(id),
+                        Some(What::Subject(_) | What::Node(_)) | None => None,
+                    });
+                    self.processes[index].revoked.extend(tokens);
+                }
+                Effect::Banned(banned) => self.processes[index].banned = banned,
             }
         }
     }

@@ -1,0 +1,304 @@
+//! Revocations: taken from others, signed here, and spread until everybody has them.
+//!
+//! New ones are pushed like records. Each push is answered with what the receiver holds; who does not answer, or
+//! still lacks some, is asked again every [`ANSWER_PAUSE`]. Shortly after a push one more random member is asked what
+//! it holds, so that chance leaves nobody waiting for the next interval.
+
+use super::{CHUNK_BYTES, Effect, Engine, Event, PUSH_DELAY, fan_out};
+use crate::{
+    Moment, NodeId,
+    revocation::{SegmentRefusal, has_expired},
+};
+use bytes::Bytes;
+use p2p_proto::v1::{
+    Revocation, RevocationPositions, RevocationSegment, RevocationSegments, gossip_message::Kind,
+    revocation::What,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long a member may take to say what it holds.
+const ANSWER_PAUSE: Duration = Duration::from_millis(400);
+/// How often a member is asked before the next exchange is left to find out.
+const MAX_ASKED: u32 = 10;
+/// How many peers a node asks, after its start, for the revocations in its own name: its state may have been set back.
+const OWN_ASKED: u32 = 3;
+/// Pause between a push and the question to one more member.
+const EXTRA_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is on its way to others.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
+    /// Segments to be pushed, and who sent them here.
+    unpushed: Vec<(Arc<RevocationSegment>, Option<NodeId>)>,
+    push_at: Option<Moment>,
+    extra_at: Option<Moment>,
+    /// Members that have not said yet that they hold what they were sent: when to ask, and how often it was done.
+    unanswered: BTreeMap<NodeId, (Moment, u32)>,
+    /// How many peers were asked for all in our own name.
+    own_asked: u32,
+}
+
+impl Spread {
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        let asked = self.unanswered.values().map(|(at, _)| *at).min();
+        [self.push_at, self.extra_at, asked].into_iter().flatten().min()
+    }
+}
+
+impl Engine {
+    /// Whether a coordinator has banned the node.
+    pub fn is_banned(&self, node: &NodeId) -> bool {
+        self.bans.banned().contains(node)
+    }
+
+    /// The counter of an eviction or readmission that overrules all before.
+    pub fn next_ban_counter(&self, node: &NodeId) -> u64 {
+        self.bans.next_counter(node)
+    }
+
+    /// All segments: what a node keeps on its disk.
+    pub fn revocation_segments(&self) -> Vec<Arc<RevocationSegment>> {
+        self.revocations.iter().cloned().collect()
+    }
+
+    /// Revocations that are kept.
+    pub fn revocation_count(&self) -> usize {
+        self.revocations.entries()
+    }
+
+    /// Takes back a segment that this node had verified and kept on its disk. Returns what it revokes.
+    pub fn load_revocations(
+        &mut self,
+        segment: RevocationSegment,
+        unix_ms: u64,
+    ) -> Result<Vec<Revocation>, SegmentRefusal> {
+        let signer = self.signer(&segment);
+        let entries = self.revocations.load(segment, unix_ms / 1000)?.unwrap_or_default();
+        if let Some(signer) = signer {
+            self.apply_bans(&signer, &entries);
+        }
+        Ok(entries)
+    }
+
+    /// Signs `entries` as this coordinator's and keeps them. They spread once [`Self::push_revocations`] is told that
+    /// they are on disk. `chain` is the certificate chain of the keyring's key.
+    pub fn revoke(
+        &mut self,
+        unix_ms: u64,
+        entries: Vec<Revocation>,
+        chain: &[Bytes],
+    ) -> Result<Vec<Arc<RevocationSegment>>, SegmentRefusal> {
+        let own = self.own().node.clone();
+        let made = self.revocations.append(&own, entries.clone(), unix_ms, self.keyring.as_ref(), chain)?;
+        self.apply_bans(&own, &entries);
+        Ok(made)
+    }
+
+    /// Sends segments of this node to others.
+    pub fn push_revocations(&mut self, now: Moment, segments: Vec<Arc<RevocationSegment>>) {
+        if segments.is_empty() {
+            return;
+        }
+        self.spread.unpushed.extend(segments.into_iter().map(|segment| (segment, None)));
+        self.spread.push_at.get_or_insert(now);
+    }
+
+    /// Drops what has expired and, at a coordinator, folds its small segments. Call it every half minute or so, and
+    /// write all segments to disk if it returns true.
+    pub fn tidy_revocations(&mut self, now: Moment, unix_ms: u64, chain: Option<&[Bytes]>) -> bool {
+        let mut changed = self.revocations.expire(unix_ms / 1000);
+        let Some(chain) = chain else { return changed };
+        let (own, bans) = (self.own().node.clone(), self.bans.clone());
+        let is_void = |entry: &Revocation| {
+            has_expired(entry.expires_at, unix_ms / 1000)
+                || matches!(&entry.what, Some(What::Node(node)) if bans.is_overruled(&own, node))
+        };
+        match self.revocations.fold(&own, unix_ms, self.keyring.as_ref(), chain, &is_void) {
+            Ok(made) => {
+                changed |= !made.is_empty();
+                self.push_revocations(now, made);
+            }
+            Err(refusal) => self.note(Event::RevocationsRefused { from: own, refusal }),
+        }
+        changed
+    }
+
+    /// Takes segments that must be in force when this returns; used for evictions, which wait for it.
+    pub fn enforce(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segments: RevocationSegments) {
+        for segment in segments.segments {
+            self.merge_revocations(now, unix_ms, peer, segment);
+        }
+    }
+
+    pub(super) fn receive_revocations(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        peer: &NodeId,
+        segments: RevocationSegments,
+    ) {
+        self.enforce(now, unix_ms, peer, segments);
+        self.send_positions(peer, false);
+    }
+
+    fn merge_revocations(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segment: RevocationSegment) {
+        // Before the merge, which may replace what was signed here by what was signed under the same numbers elsewhere.
+        if self.revocations.contradicts(&self.own().node, &segment) {
+            self.reissue(now, unix_ms);
+        }
+        let shared = Arc::new(segment.clone());
+        match self.revocations.merge(segment, unix_ms / 1000, self.keyring.as_ref()) {
+            Ok(Some((heading, entries))) => {
+                self.apply_bans(&heading.signer, &entries);
+                self.spread.unpushed.push((shared.clone(), Some(peer.clone())));
+                self.spread.push_at.get_or_insert(now + PUSH_DELAY);
+                self.act(Effect::Revoked { segment: shared, entries });
+            }
+            // Its own signer tells us other words than those that we have of it: it may have lost some.
+            Ok(None) if self.signer(&shared).as_ref() == Some(peer) => {
+                let instead = self.revocations.instead_of(&shared);
+                self.send_segments(peer, instead);
+            }
+            Ok(None) => {}
+            Err(refusal) => self.note(Event::RevocationsRefused { from: peer.clone(), refusal }),
+        }
+    }
+
+    /// Somebody holds other words of ours under numbers that we have used, too. Each side would keep what it knows for
+    /// ever, so all of ours are signed again, under new numbers.
+    fn reissue(&mut self, now: Moment, unix_ms: u64) {
+        let own = self.own().node.clone();
+        let Some(chain) = self.own_chain() else { return };
+        match self.revocations.reopen(&own, unix_ms, self.keyring.as_ref(), &chain) {
+            Ok(made) => {
+                for segment in &made {
+                    self.act(Effect::Revoked { segment: segment.clone(), entries: Vec::new() });
+                }
+                self.push_revocations(now, made);
+                self.note(Event::RevocationsReissued);
+            }
+            Err(refusal) => self.note(Event::RevocationsRefused { from: own, refusal }),
+        }
+    }
+
+    fn own_chain(&self) -> Option<Vec<Bytes>> {
+        self.store.get(&self.own().node).map(|owner| owner.view.node.certificate_chain.clone())
+    }
+
+    fn signer(&self, segment: &RevocationSegment) -> Option<NodeId> {
+        let body = <p2p_proto::v1::RevocationBody as prost::Message>::decode(&*segment.body).ok()?;
+        body.signer.parse().ok()
+    }
+
+    fn apply_bans(&mut self, signer: &NodeId, entries: &[Revocation]) {
+        let mut changed = false;
+        for entry in entries {
+            if let Some(What::Node(eviction)) = &entry.what {
+                changed |= self.bans.apply(signer, eviction);
+            }
+        }
+        if !changed {
+            return;
+        }
+        let banned: BTreeSet<NodeId> = self.bans.banned().clone();
+        if banned.contains(&self.own().node) {
+            self.note(Event::Evicted);
+        }
+        self.act(Effect::Banned(banned));
+    }
+
+    pub(super) fn receive_positions(&mut self, now: Moment, peer: &NodeId, theirs: &RevocationPositions) {
+        let lacking = self.revocations.lacking(theirs);
+        match (lacking.is_empty(), self.spread.unanswered.get_mut(peer)) {
+            (true, _) => drop(self.spread.unanswered.remove(peer)),
+            (false, Some((at, _))) => *at = now + ANSWER_PAUSE,
+            (false, None) => {}
+        }
+        self.send_segments(peer, lacking);
+        if theirs.reply_wanted {
+            self.send_positions(peer, false);
+        }
+    }
+
+    /// Compares with a peer that has just been met.
+    pub(super) fn compare_revocations(&mut self, peer: &NodeId) {
+        let mut positions = self.revocations.positions(true);
+        if self.spread.own_asked < OWN_ASKED {
+            self.spread.own_asked += 1;
+            // As if there were none, so that the peer sends all that it has.
+            let own = self.own().node.as_str();
+            positions.logs.retain(|log| log.signer != own);
+        }
+        self.send_known(peer, Kind::RevocationPositions(positions));
+    }
+
+    pub(super) fn send_positions(&mut self, to: &NodeId, reply_wanted: bool) {
+        self.send_known(to, Kind::RevocationPositions(self.revocations.positions(reply_wanted)));
+    }
+
+    fn send_segments(&mut self, to: &NodeId, segments: Vec<Arc<RevocationSegment>>) {
+        let mut chunk = RevocationSegments::default();
+        let mut bytes = 0;
+        for segment in segments {
+            let size = prost::Message::encoded_len(&*segment);
+            if bytes + size > CHUNK_BYTES && !chunk.segments.is_empty() {
+                self.send_known(to, Kind::Revocations(std::mem::take(&mut chunk)));
+                bytes = 0;
+            }
+            bytes += size;
+            chunk.segments.push((*segment).clone());
+        }
+        if !chunk.segments.is_empty() {
+            self.send_known(to, Kind::Revocations(chunk));
+        }
+    }
+
+    /// Does what is due of spreading revocations.
+    pub(super) fn spread_revocations(&mut self, now: Moment) {
+        if self.spread.push_at.is_some_and(|at| at <= now) {
+            self.push_segments(now);
+        }
+        if self.spread.extra_at.is_some_and(|at| at <= now) {
+            self.spread.extra_at = None;
+            if let Some(peer) = self.random_members(1).pop() {
+                self.send_positions(&peer.node, true);
+            }
+        }
+        let due: Vec<NodeId> = self
+            .spread
+            .unanswered
+            .iter()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in due {
+            let active = self.membership.active().any(|life| life.node == node) && !self.is_banned(&node);
+            match self.spread.unanswered.get_mut(&node) {
+                Some((at, asked)) if active && *asked < MAX_ASKED => {
+                    (*at, *asked) = (now + ANSWER_PAUSE, *asked + 1);
+                    self.send_positions(&node, true);
+                }
+                Some(_) | None => drop(self.spread.unanswered.remove(&node)),
+            }
+        }
+    }
+
+    fn push_segments(&mut self, now: Moment) {
+        self.spread.push_at = None;
+        self.spread.extra_at = Some(now + EXTRA_PAUSE);
+        let unpushed = std::mem::take(&mut self.spread.unpushed);
+        let count = fan_out(self.membership.active_count());
+        for target in self.random_members(count) {
+            let segments = unpushed.iter().filter(|(_, from)| from.as_ref() != Some(&target.node));
+            let segments: Vec<_> = segments.map(|(segment, _)| segment.clone()).collect();
+            if !segments.is_empty() {
+                self.spread.unanswered.insert(target.node.clone(), (now + ANSWER_PAUSE, 0));
+                self.send_segments(&target.node, segments);
+            }
+        }
+    }
+}

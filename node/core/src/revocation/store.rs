@@ -1,0 +1,217 @@
+//! All coordinators' segments, merged.
+
+use super::{
+    MAX_LOGS, MAX_REVOCATIONS, MAX_SEGMENTS, MAX_SIGNERS, Ranges, SegmentHeading, SegmentRefusal,
+    has_expired,
+    segment::{read, verify},
+};
+use crate::{ClusterId, NodeId, record::Keyring};
+use p2p_proto::v1::{Revocation, RevocationPosition, RevocationPositions, RevocationSegment};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A segment that is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) segment: Arc<RevocationSegment>,
+    pub(super) entries: usize,
+    /// When the last of its entries expires; 0 for never.
+    expires_at: u64,
+}
+
+/// One log of one coordinator.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Log {
+    /// By first and last number. None lies within another.
+    pub(super) held: BTreeMap<(u64, u64), Held>,
+    /// Every number that is held or has expired.
+    pub(super) covered: Ranges,
+}
+
+/// Every live segment of every coordinator.
+#[derive(Debug)]
+pub struct Segments {
+    pub(super) cluster: ClusterId,
+    pub(super) logs: BTreeMap<(NodeId, u64), Log>,
+    entries: usize,
+}
+
+impl Segments {
+    /// None yet, of `cluster`.
+    pub fn new(cluster: ClusterId) -> Self {
+        Self { cluster, logs: BTreeMap::new(), entries: 0 }
+    }
+
+    /// Merges one segment; `Some` with what it revokes if it was new, and should then be passed on.
+    pub fn merge(
+        &mut self,
+        segment: RevocationSegment,
+        unix_s: u64,
+        keyring: &dyn Keyring,
+    ) -> Result<Option<(SegmentHeading, Vec<Revocation>)>, SegmentRefusal> {
+        let (heading, entries) = read(&segment, &self.cluster)?;
+        if self.knows(&heading) {
+            return Ok(None);
+        }
+        verify(&segment, &heading, unix_s, keyring)?;
+        self.check_room(&heading, entries.len())?;
+        self.insert(&heading, segment, &entries, unix_s);
+        Ok(Some((heading, entries)))
+    }
+
+    /// Takes back what this node has verified before and kept on its disk.
+    pub fn load(
+        &mut self,
+        segment: RevocationSegment,
+        unix_s: u64,
+    ) -> Result<Option<Vec<Revocation>>, SegmentRefusal> {
+        let (heading, entries) = read(&segment, &self.cluster)?;
+        if self.knows(&heading) {
+            return Ok(None);
+        }
+        self.check_room(&heading, entries.len())?;
+        self.insert(&heading, segment, &entries, unix_s);
+        Ok(Some(entries))
+    }
+
+    /// Whether the segment lies within one that is kept, or all of it has expired here.
+    fn knows(&self, heading: &SegmentHeading) -> bool {
+        let Some(log) = self.logs.get(&(heading.signer.clone(), heading.log)) else { return false };
+        let mut containing = log.held.range(..=(heading.first, u64::MAX));
+        if containing.any(|((_, last), _)| *last >= heading.last) {
+            return true;
+        }
+        let overlapped =
+            log.held.keys().any(|(first, last)| *first <= heading.last && *last >= heading.first);
+        !overlapped && log.covered.covers(heading.first, heading.last)
+    }
+
+    fn check_room(&self, heading: &SegmentHeading, entries: usize) -> Result<(), SegmentRefusal> {
+        let full = |what| Err(SegmentRefusal::Full { named: heading.signer.clone(), what });
+        if self.entries + entries > MAX_REVOCATIONS {
+            return full("number of revocations");
+        }
+        match self.logs.get(&(heading.signer.clone(), heading.log)) {
+            Some(log) if log.held.len() >= MAX_SEGMENTS => full("number of segments"),
+            Some(_) => Ok(()),
+            None => {
+                let signers: BTreeSet<&NodeId> = self.logs.keys().map(|(signer, _)| signer).collect();
+                let logs = self.logs.keys().filter(|(signer, _)| *signer == heading.signer).count();
+                if logs >= MAX_LOGS || (logs == 0 && signers.len() >= MAX_SIGNERS) {
+                    return full("number of logs");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        heading: &SegmentHeading,
+        segment: RevocationSegment,
+        entries: &[Revocation],
+        unix_s: u64,
+    ) {
+        let log = self.logs.entry((heading.signer.clone(), heading.log)).or_default();
+        log.covered.add(heading.first, heading.last);
+        let within: Vec<(u64, u64)> = log
+            .held
+            .range((heading.first, 0)..=(heading.last, u64::MAX))
+            .map(|(range, _)| *range)
+            .filter(|(_, last)| *last <= heading.last)
+            .collect();
+        for range in within {
+            self.entries -= log.held.remove(&range).map_or(0, |held| held.entries);
+        }
+        let expires_at = match entries.iter().any(|entry| entry.expires_at == 0) {
+            true => 0,
+            false => entries.iter().map(|entry| entry.expires_at).max().unwrap_or(1),
+        };
+        if has_expired(expires_at, unix_s) {
+            return;
+        }
+        self.entries += entries.len();
+        let held = Held { segment: Arc::new(segment), entries: entries.len(), expires_at };
+        log.held.insert((heading.first, heading.last), held);
+    }
+
+    pub(super) fn remove_log(&mut self, signer: &NodeId, log: u64) -> Vec<Arc<RevocationSegment>> {
+        let removed = self.logs.remove(&(signer.clone(), log)).unwrap_or_default();
+        self.entries -= removed.held.values().map(|held| held.entries).sum::<usize>();
+        removed.held.into_values().map(|held| held.segment).collect()
+    }
+
+    /// What is kept under the numbers of `segment` instead of it.
+    pub fn instead_of(&self, segment: &RevocationSegment) -> Vec<Arc<RevocationSegment>> {
+        let Ok((heading, _)) = read(segment, &self.cluster) else { return Vec::new() };
+        let log = self.logs.get(&(heading.signer, heading.log));
+        let held = log.into_iter().flat_map(|log| log.held.iter());
+        held.filter(|((first, last), _)| *first <= heading.last && *last >= heading.first)
+            .filter(|(_, held)| held.segment.body != segment.body)
+            .map(|(_, held)| held.segment.clone())
+            .collect()
+    }
+
+    /// Drops segments of which nothing forbids anything any more. Returns whether there were any.
+    pub fn expire(&mut self, unix_s: u64) -> bool {
+        let before = self.len();
+        for log in self.logs.values_mut() {
+            log.held.retain(|_, held| {
+                let gone = has_expired(held.expires_at, unix_s);
+                self.entries -= if gone { held.entries } else { 0 };
+                !gone
+            });
+        }
+        self.len() != before
+    }
+
+    /// Number of segments.
+    pub fn len(&self) -> usize {
+        self.logs.values().map(|log| log.held.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of revocations in all segments.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// All segments, by coordinator, log and number.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<RevocationSegment>> {
+        self.logs.values().flat_map(|log| log.held.values().map(|held| &held.segment))
+    }
+
+    /// What this node holds.
+    pub fn positions(&self, reply_wanted: bool) -> RevocationPositions {
+        let logs = self.logs.iter().map(|((signer, number), log)| RevocationPosition {
+            signer: signer.to_string(),
+            log: *number,
+            held: log.covered.to_wire(),
+        });
+        RevocationPositions { logs: logs.collect(), reply_wanted }
+    }
+
+    /// The segments that the sender of `theirs` lacks.
+    pub fn lacking(&self, theirs: &RevocationPositions) -> Vec<Arc<RevocationSegment>> {
+        let theirs: BTreeMap<(NodeId, u64), Ranges> = theirs
+            .logs
+            .iter()
+            .take(MAX_SIGNERS * MAX_LOGS)
+            .filter_map(|log| Some(((log.signer.parse().ok()?, log.log), Ranges::from_wire(&log.held))))
+            .collect();
+        let mut lacking = Vec::new();
+        for (id, log) in &self.logs {
+            let known = theirs.get(id);
+            let lacks = |range: &(u64, u64)| known.is_none_or(|known| !known.covers(range.0, range.1));
+            let segments = log.held.iter().filter(|(range, _)| lacks(range));
+            lacking.extend(segments.map(|(_, held)| held.segment.clone()));
+        }
+        lacking
+    }
+}

@@ -1,0 +1,381 @@
+//! Merging, folding, and everything that is refused.
+
+use super::{
+    Bans, EXPIRY_GRACE, MAX_ENTRIES, MAX_LOGS, Ranges, SIGNATURE_CONTEXT, SegmentRefusal, Segments,
+    segment::Author,
+};
+use crate::{
+    ClusterId, NodeId, Role, SpiffeId,
+    record::Keyring as _,
+    testing::{START_MS, TestKeyring, certificate, cluster, node},
+};
+use bytes::Bytes;
+use p2p_proto::v1::{
+    NodeEviction, Revocation, RevocationBody, RevocationPositions, RevocationRange, RevocationSegment,
+    SubjectRevocation, revocation::What,
+};
+use proptest::prelude::*;
+use prost::Message as _;
+use std::collections::{BTreeMap, BTreeSet};
+
+const NOW: u64 = START_MS / 1000;
+
+fn chain(role: Role, name: &str) -> Vec<Bytes> {
+    vec![certificate(&SpiffeId::new(cluster(), role, node(name)).to_string(), &[])]
+}
+
+fn token(id: impl ToString, expires_at: u64) -> Revocation {
+    Revocation { expires_at, what: Some(What::Token(id.to_string())) }
+}
+
+fn seal(name: &str, log: u64, range: (u64, u64), entries: Vec<Revocation>) -> RevocationSegment {
+    let (cluster, signer) = (cluster(), node(name));
+    let author = Author {
+        cluster: &cluster,
+        signer: &signer,
+        keyring: &TestKeyring::of(&signer),
+        chain: &chain(Role::Coordinator, name),
+        unix_s: NOW,
+    };
+    author.seal(log, range.0, range.1, entries)
+}
+
+fn merge(store: &mut Segments, segment: RevocationSegment) -> Result<bool, SegmentRefusal> {
+    let merged = store.merge(segment, NOW, &TestKeyring::of(&node("reader")));
+    merged.map(|new| new.is_some())
+}
+
+fn store() -> Segments {
+    Segments::new(cluster())
+}
+
+fn tokens(store: &Segments) -> BTreeSet<String> {
+    let bodies = store.iter().map(|segment| RevocationBody::decode(&*segment.body).expect("a body"));
+    let entries = bodies.flat_map(|body| body.entries);
+    entries
+        .filter_map(|entry| match entry.what {
+            Some(What::Token(id)) => Some(id),
+            Some(What::Subject(_) | What::Node(_)) | None => None,
+        })
+        .collect()
+}
+
+fn append(store: &mut Segments, name: &str, entries: Vec<Revocation>) {
+    let own = node(name);
+    let chain = chain(Role::Coordinator, name);
+    store.append(&own, entries, START_MS, &TestKeyring::of(&own), &chain).expect("signed");
+}
+
+fn fold(store: &mut Segments, name: &str, unix_ms: u64) -> usize {
+    let (own, chain) = (node(name), chain(Role::Coordinator, name));
+    store.fold(&own, unix_ms, &TestKeyring::of(&own), &chain, &|_| false).expect("folded").len()
+}
+
+#[test]
+fn a_segment_replaces_what_lies_within_its_range_and_nothing_else() {
+    let mut store = store();
+    for number in 1..=4 {
+        assert_eq!(merge(&mut store, seal("c", 7, (number, number), vec![token(number, 0)])), Ok(true));
+    }
+    assert_eq!(merge(&mut store, seal("c", 7, (2, 2), vec![token(2, 0)])), Ok(false), "known");
+    assert_eq!(merge(&mut store, seal("c", 7, (1, 3), vec![token(1, 0), token(3, 0)])), Ok(true));
+    assert_eq!(tokens(&store), ["1", "3", "4"].map(str::to_owned).into(), "2 was left out by its owner");
+    assert_eq!(merge(&mut store, seal("c", 7, (2, 2), vec![token(2, 0)])), Ok(false), "and stays out");
+    assert_eq!((store.len(), store.entries()), (2, 3));
+    assert_eq!(merge(&mut store, seal("c", 8, (1, 1), vec![token(9, 0)])), Ok(true), "another log");
+    assert_eq!(merge(&mut store, seal("d", 7, (1, 9), vec![])), Ok(true), "another coordinator");
+    assert!(tokens(&store).contains("4"));
+}
+
+#[test]
+fn what_has_expired_is_dropped_after_a_grace_and_an_old_copy_is_no_news() {
+    let mut store = store();
+    let segment = seal("c", 7, (1, 1), vec![token("t", NOW + 5)]);
+    assert_eq!(merge(&mut store, segment.clone()), Ok(true));
+    assert!(!store.expire(NOW + 5 + EXPIRY_GRACE.as_secs() - 1));
+    assert!(store.expire(NOW + 5 + EXPIRY_GRACE.as_secs()));
+    assert!(store.is_empty() && store.entries() == 0);
+    assert_eq!(merge(&mut store, segment), Ok(false));
+    // Nobody who still holds it sends it again.
+    assert_eq!(store.positions(true).logs[0].held, [RevocationRange { first: 1, last: 1 }]);
+    let forever = seal("c", 7, (2, 2), vec![token("t", NOW + 5), token("u", 0)]);
+    assert_eq!(merge(&mut store, forever), Ok(true));
+    assert!(!store.expire(u64::MAX), "one entry holds for ever");
+}
+
+#[test]
+fn others_are_sent_what_they_lack() {
+    let mut store = store();
+    append(&mut store, "c", vec![token("a", 0)]);
+    let first = store.positions(false);
+    append(&mut store, "c", vec![token("b", 0), token("c", 0)]);
+    let lacking = |store: &Segments, theirs: &RevocationPositions| {
+        let sent = store.lacking(theirs).into_iter().map(|segment| (*segment).clone());
+        let mut theirs = self::store();
+        sent.for_each(|segment| assert_eq!(merge(&mut theirs, segment), Ok(true)));
+        tokens(&theirs)
+    };
+    assert_eq!(lacking(&store, &first), ["b", "c"].map(str::to_owned).into());
+    assert_eq!(lacking(&store, &RevocationPositions::default()).len(), 3);
+    assert!(store.lacking(&store.positions(true)).is_empty());
+    // Nonsense of a peer is passed over.
+    let mut nonsense = store.positions(true);
+    nonsense.logs[0].held =
+        vec![RevocationRange { first: 9, last: 1 }, RevocationRange { first: 0, last: 1 }];
+    nonsense.logs.push(p2p_proto::v1::RevocationPosition { signer: "///".into(), log: 1, held: vec![] });
+    assert_eq!(lacking(&store, &nonsense), ["b", "c"].map(str::to_owned).into());
+}
+
+#[test]
+fn many_at_once_become_full_segments_and_many_small_ones_are_folded() {
+    let mut store = store();
+    append(&mut store, "c", (0..2500).map(|number| token(number, 0)).collect());
+    assert_eq!((store.len(), store.entries()), (3, 2500));
+    for number in 0..100 {
+        append(&mut store, "c", vec![token(format!("s{number}"), if number < 50 { NOW + 1 } else { 0 })]);
+    }
+    append(&mut store, "d", vec![token("other", 0)]);
+    let later = START_MS + 1000 * (2 + EXPIRY_GRACE.as_secs());
+    assert_eq!(
+        fold(&mut store, "c", later),
+        1,
+        "the last of the first three, and all small ones, become one"
+    );
+    assert_eq!((store.len(), store.entries()), (4, 2551), "without those that had expired");
+    assert!(tokens(&store).contains("s99") && !tokens(&store).contains("s1"));
+    assert_eq!(fold(&mut store, "c", later), 0);
+    // A reader that had some of it, in any order, ends with the same.
+    let mut reader = self::store();
+    for segment in store.iter() {
+        let merged = reader.merge((**segment).clone(), later / 1000, &TestKeyring::of(&node("reader")));
+        assert!(merged.expect("good").is_some());
+    }
+    assert_eq!(tokens(&reader), tokens(&store));
+}
+
+#[test]
+fn only_a_coordinator_revokes_and_only_for_itself() {
+    let refused = |segment: RevocationSegment| merge(&mut store(), segment).expect_err("refused").reason();
+    let good = || seal("c", 7, (1, 1), vec![token("t", 0)]);
+    let with_chain = |role, name: &str| RevocationSegment { certificate_chain: chain(role, name), ..good() };
+    assert_eq!(refused(with_chain(Role::Worker, "c")), "signer");
+    assert_eq!(refused(with_chain(Role::Admin, "c")), "signer");
+    assert_eq!(refused(with_chain(Role::TokenSigner, "c")), "signer");
+    assert_eq!(refused(with_chain(Role::Coordinator, "d")), "untrusted", "the signature is c's");
+    assert_eq!(refused(RevocationSegment { certificate_chain: vec![], ..good() }), "untrusted");
+    assert_eq!(refused(RevocationSegment { signature: vec![0; 70].into(), ..good() }), "untrusted");
+    // In the name of another coordinator, by one that may sign for itself.
+    let body =
+        RevocationBody { signer: "c".into(), ..RevocationBody::decode(&*good().body).expect("a body") };
+    let body = body.encode_to_vec();
+    let signature = TestKeyring::of(&node("d")).sign(&[SIGNATURE_CONTEXT, &body].concat());
+    let forged = RevocationSegment {
+        body: body.into(),
+        signature: signature.into(),
+        certificate_chain: chain(Role::Coordinator, "d"),
+    };
+    assert_eq!(refused(forged), "signer");
+}
+
+#[test]
+fn malformed_segments_are_refused_and_change_nothing() {
+    let good = RevocationBody {
+        cluster_id: cluster().to_string(),
+        signer: "c".into(),
+        log: 7,
+        first: 1,
+        last: 1,
+        issued_at: NOW,
+        entries: vec![token("t", 0)],
+    };
+    let signed = |body: &RevocationBody| {
+        let body = body.encode_to_vec();
+        let signature = TestKeyring::of(&node("c")).sign(&[SIGNATURE_CONTEXT, &body].concat());
+        let certificate_chain = chain(Role::Coordinator, "c");
+        RevocationSegment { body: body.into(), signature: signature.into(), certificate_chain }
+    };
+    assert_eq!(merge(&mut store(), signed(&good)), Ok(true));
+    let entry = |what| RevocationBody {
+        entries: vec![Revocation { expires_at: 0, what: Some(what) }],
+        ..good.clone()
+    };
+    let subject = SubjectRevocation { subject: String::new(), before: 1 };
+    let bad: Vec<(RevocationBody, &str)> = vec![
+        (RevocationBody { cluster_id: "elsewhere".into(), ..good.clone() }, "cluster"),
+        (RevocationBody { signer: "not an id!".into(), ..good.clone() }, "malformed"),
+        (RevocationBody { first: 0, ..good.clone() }, "malformed"),
+        (RevocationBody { first: 2, ..good.clone() }, "malformed"),
+        (RevocationBody { last: u64::MAX, ..good.clone() }, "malformed"),
+        (RevocationBody { issued_at: NOW + 3600, ..good.clone() }, "ahead"),
+        (RevocationBody { log: START_MS + 2 * 86_400_000, ..good.clone() }, "ahead"),
+        (RevocationBody { entries: vec![token("t", 0); MAX_ENTRIES + 1], ..good.clone() }, "malformed"),
+        (entry(What::Token(String::new())), "malformed"),
+        (entry(What::Token("x".repeat(129))), "malformed"),
+        (entry(What::Subject(subject)), "malformed"),
+        (entry(What::Node(NodeEviction { node_id: "../x".into(), ..NodeEviction::default() })), "malformed"),
+    ];
+    for (body, reason) in bad {
+        let mut store = store();
+        assert_eq!(merge(&mut store, signed(&body)).expect_err("refused").reason(), reason, "{body:?}");
+        assert!(store.is_empty() && store.positions(false).logs.is_empty());
+    }
+    let garbage = RevocationSegment { body: vec![0xff; 40].into(), ..signed(&good) };
+    assert_eq!(merge(&mut store(), garbage).expect_err("refused").reason(), "malformed");
+    // Two minutes between the clocks are survived.
+    assert_eq!(merge(&mut store(), signed(&RevocationBody { issued_at: NOW + 120, ..good })), Ok(true));
+}
+
+#[test]
+fn a_coordinator_cannot_fill_the_store_with_logs() {
+    let mut store = store();
+    for log in 1..=MAX_LOGS as u64 {
+        assert_eq!(merge(&mut store, seal("c", log, (1, 1), vec![token(log, 0)])), Ok(true));
+    }
+    let refused = merge(&mut store, seal("c", 99, (1, 1), vec![token("t", 0)]));
+    assert_eq!(refused.expect_err("refused").reason(), "full");
+    assert_eq!(merge(&mut store, seal("d", 99, (1, 1), vec![token("t", 0)])), Ok(true), "others have theirs");
+}
+
+#[test]
+fn numbers_used_twice_are_noticed_and_signed_anew() {
+    let (own, keyring) = (node("c"), TestKeyring::of(&node("c")));
+    let mut store = store();
+    append(&mut store, "c", vec![token("a", 0)]);
+    let log = store.positions(false).logs[0].log;
+    assert!(!store.contradicts(&own, &seal("c", log, (2, 2), vec![token("x", 0)])), "merely news");
+    assert!(!store.contradicts(&own, &seal("d", log, (1, 1), vec![token("x", 0)])), "another's");
+    assert!(store.contradicts(&own, &seal("c", log, (1, 1), vec![token("x", 0)])));
+    assert!(store.contradicts(&own, &seal("c", log, (1, 2), vec![token("x", 0)])));
+    let made = store.reopen(&own, START_MS, &keyring, &chain(Role::Coordinator, "c")).expect("signed");
+    assert_eq!(made.len(), 1);
+    assert_eq!(merge(&mut store, seal("c", log, (1, 2), vec![token("x", 0)])), Ok(true));
+    assert_eq!(tokens(&store), ["a", "x"].map(str::to_owned).into());
+    append(&mut store, "c", vec![token("b", 0)]);
+    assert_eq!(
+        store.positions(false).logs[1].held,
+        [RevocationRange { first: 1, last: 2 }],
+        "it goes on in the new log"
+    );
+}
+
+/// A history of one coordinator: what it appended, and when it folded.
+fn history() -> impl Strategy<Value = Vec<RevocationSegment>> {
+    proptest::collection::vec((1_usize..4, any::<bool>()), 1..80).prop_map(|steps| {
+        let (mut store, mut all, mut number) = (store(), Vec::new(), 0);
+        for (count, folds) in steps {
+            let entries = (0..count).map(|offset| token(number + offset, 0)).collect();
+            number += count;
+            append(&mut store, "c", entries);
+            if folds {
+                fold(&mut store, "c", START_MS);
+            }
+            all.extend(store.iter().map(|segment| (**segment).clone()));
+        }
+        all
+    })
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative_and_idempotent(segments in history(), seed in any::<u64>()) {
+        use rand::{SeedableRng as _, seq::SliceRandom as _};
+        let merged = |segments: &[RevocationSegment]| {
+            let mut store = store();
+            for segment in segments {
+                merge(&mut store, segment.clone()).expect("good");
+            }
+            let kept: Vec<RevocationSegment> = store.iter().map(|segment| (**segment).clone()).collect();
+            (kept, store.entries(), store.positions(false))
+        };
+        let mut shuffled = [segments.clone(), segments.clone()].concat();
+        shuffled.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed));
+        prop_assert_eq!(merged(&segments), merged(&shuffled));
+    }
+
+    #[test]
+    fn ranges_are_the_sets_that_they_stand_for(runs in proptest::collection::vec((0_u64..60, 0_u64..12), 0..20)) {
+        let (mut ranges, mut set) = (Ranges::default(), BTreeSet::new());
+        for (first, length) in runs {
+            ranges.add(first, first + length);
+            set.extend(first..=first + length);
+        }
+        for first in 0..75 {
+            for last in first..75 {
+                prop_assert_eq!(ranges.covers(first, last), (first..=last).all(|number| set.contains(&number)));
+            }
+        }
+        prop_assert_eq!(ranges.highest(), set.last().copied());
+        prop_assert_eq!(Ranges::from_wire(&ranges.to_wire()), ranges);
+    }
+
+    #[test]
+    fn who_is_banned_does_not_depend_on_the_order_of_words(
+        words in proptest::collection::vec((0_u8..4, 0_u8..4, 1_u64..4, any::<bool>()), 0..12),
+        seed in any::<u64>(),
+    ) {
+        use rand::{SeedableRng as _, seq::SliceRandom as _};
+        let mut shuffled = words.clone();
+        shuffled.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed));
+        prop_assert_eq!(bans(&words).banned().clone(), bans(&shuffled).banned().clone());
+    }
+
+    /// Whatever bytes come in place of a segment, nothing panics and nothing is kept.
+    #[test]
+    fn arbitrary_bytes_are_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut store = store();
+        let certificate_chain = chain(Role::Coordinator, "c");
+        let segment = RevocationSegment { body: body.into(), signature: Bytes::new(), certificate_chain };
+        prop_assert!(merge(&mut store, segment).is_err() && store.is_empty());
+    }
+}
+
+fn bans(words: &[(u8, u8, u64, bool)]) -> Bans {
+    let mut bans = Bans::default();
+    for (signer, target, counter, readmitted) in words {
+        let eviction = NodeEviction {
+            node_id: format!("c{target}"),
+            counter: *counter,
+            readmitted: *readmitted,
+            at: NOW,
+        };
+        bans.apply(&node(&format!("c{signer}")), &eviction);
+    }
+    bans
+}
+
+fn banned(words: &[(u8, u8, u64, bool)]) -> Vec<String> {
+    bans(words).banned().iter().map(NodeId::to_string).collect()
+}
+
+#[test]
+fn the_higher_counter_decides_and_of_equal_ones_the_ban() {
+    assert_eq!(banned(&[(0, 1, 1, false)]), ["c1"]);
+    assert_eq!(banned(&[(0, 1, 1, false), (0, 1, 2, true)]), [""; 0]);
+    assert_eq!(banned(&[(0, 1, 2, false), (2, 1, 2, true)]), ["c1"]);
+    assert_eq!(banned(&[(0, 1, 2, true), (2, 1, 3, false)]), ["c1"]);
+    assert_eq!(bans(&[(0, 1, 5, false)]).next_counter(&node("c1")), 6);
+    let word = |counter| NodeEviction { node_id: "c1".into(), counter, ..NodeEviction::default() };
+    let bans = bans(&[(0, 1, 2, true)]);
+    assert!(bans.is_overruled(&node("c0"), &word(1)) && !bans.is_overruled(&node("c0"), &word(2)));
+}
+
+#[test]
+fn a_stolen_coordinator_stops_counting_once_it_is_evicted_itself() {
+    // c1 is stolen and evicts c2 and c3; c0 evicts c1, and with it what c1 said.
+    assert_eq!(banned(&[(1, 2, 1, false), (1, 3, 1, false)]), ["c2", "c3"]);
+    assert_eq!(banned(&[(1, 2, 1, false), (1, 3, 1, false), (0, 1, 1, false)]), ["c1"]);
+    // Two that evict each other are banned both; a third that both respect decides.
+    assert_eq!(banned(&[(0, 1, 1, false), (1, 0, 1, false)]), ["c0", "c1"]);
+    assert_eq!(banned(&[(0, 1, 1, false), (1, 0, 1, false), (2, 1, 1, false)]), ["c1"]);
+}
+
+#[test]
+fn unknown_kinds_of_a_newer_release_are_carried_along() {
+    let mut store = store();
+    assert_eq!(
+        merge(&mut store, seal("c", 7, (1, 1), vec![Revocation { expires_at: 0, what: None }])),
+        Ok(true)
+    );
+    let map: BTreeMap<ClusterId, usize> = [(cluster(), store.len())].into();
+    assert_eq!(map.values().sum::<usize>(), 1);
+}

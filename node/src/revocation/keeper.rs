@@ -1,0 +1,184 @@
+//! Revocations on disk: appended to a journal at once, folded into the state file now and then.
+
+use crate::{
+    config::FileName,
+    persist::{Journal, Loaded, PersistError, StateDirectory, StateFile},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use p2p_proto::v1::RevocationSegment;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
+use tokio::sync::oneshot;
+
+/// Orders that may wait for the disk. Beyond it what others have signed is not kept until the next save; what is signed
+/// here waits for its answer and is never that many.
+const QUEUE: usize = 256;
+
+/// `jwt_blacklist.json`: encoded segments, base64.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Blacklist {
+    segments: Vec<String>,
+}
+
+/// What was on disk.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Segments that this node had verified before.
+    pub segments: Vec<RevocationSegment>,
+    /// Whether something was damaged, so that revocations may be missing.
+    pub damaged: bool,
+}
+
+enum Order {
+    Append(Vec<Arc<RevocationSegment>>, Option<oneshot::Sender<Result<(), PersistError>>>),
+    Save(Vec<Arc<RevocationSegment>>, Option<oneshot::Sender<Result<(), PersistError>>>),
+}
+
+/// The thread that owns the two files. It ends with the last handle.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    orders: mpsc::SyncSender<Order>,
+}
+
+impl Keeper {
+    /// Opens the files in `directory` and reads them. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When files that may be whole cannot be read, or the disk cannot be written.
+    pub fn open(directory: &StateDirectory, name: &FileName) -> Result<(Self, Kept), PersistError> {
+        let (file, loaded) = StateFile::<Blacklist>::load(directory, name.as_str())?;
+        let mut kept = Kept { damaged: matches!(loaded, Loaded::Corrupt { .. }), ..Kept::default() };
+        for text in loaded.ok().unwrap_or_default().segments {
+            kept.add(BASE64_STANDARD.decode(text).ok());
+        }
+        let journal_name = PathBuf::from(format!("{}.journal", name.as_str()));
+        let (journal, replay) = Journal::open(directory, &journal_name)?;
+        kept.damaged |= replay.moved_to.is_some();
+        for record in replay.records {
+            kept.add(Some(record));
+        }
+        let (orders, queue) = mpsc::sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("revocations".to_owned());
+        let work = move || Files { file, journal }.work(&queue);
+        thread.spawn(work).map_err(|source| PersistError::Write { path: journal_name, source })?;
+        Ok((Self { orders }, kept))
+    }
+
+    /// Keeps segments; the answer comes once they are on disk.
+    pub fn keep(&self, segments: Vec<Arc<RevocationSegment>>) -> oneshot::Receiver<Result<(), PersistError>> {
+        let (done, answer) = oneshot::channel();
+        self.order(Order::Append(segments, Some(done)));
+        answer
+    }
+
+    /// Keeps what others have signed; nobody waits for it.
+    pub fn keep_later(&self, segments: Vec<Arc<RevocationSegment>>) {
+        self.order(Order::Append(segments, None));
+    }
+
+    /// Replaces all that is kept by `all`, which contains whatever was given to be kept before.
+    pub fn save(&self, all: Vec<Arc<RevocationSegment>>) -> oneshot::Receiver<Result<(), PersistError>> {
+        let (done, answer) = oneshot::channel();
+        self.order(Order::Save(all, Some(done)));
+        answer
+    }
+
+    /// An order that finds no room is dropped with its sender, whose receiver then fails.
+    fn order(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
+            tracing::warn!("the disk does not keep up with revocations; they are kept with the next save");
+        }
+    }
+}
+
+impl Kept {
+    fn add(&mut self, encoded: Option<Vec<u8>>) {
+        match encoded.and_then(|bytes| RevocationSegment::decode(bytes.as_slice()).ok()) {
+            Some(segment) => self.segments.push(segment),
+            None => self.damaged = true,
+        }
+    }
+}
+
+struct Files {
+    file: StateFile<Blacklist>,
+    journal: Journal,
+}
+
+impl Files {
+    fn work(mut self, queue: &mpsc::Receiver<Order>) {
+        while let Ok(order) = queue.recv() {
+            let (result, done) = match order {
+                Order::Append(segments, done) => (self.append(&segments), done),
+                Order::Save(segments, done) => (self.save(&segments), done),
+            };
+            if let Err(error) = &result {
+                tracing::error!(%error, "revocations could not be kept on disk");
+            }
+            // Who no longer waits has shut down.
+            if let Some(done) = done {
+                done.send(result).ok();
+            }
+        }
+    }
+
+    fn append(&mut self, segments: &[Arc<RevocationSegment>]) -> Result<(), PersistError> {
+        let encoded: Vec<Vec<u8>> = segments.iter().map(|segment| segment.encode_to_vec()).collect();
+        self.journal.append(encoded.iter().map(Vec::as_slice))
+    }
+
+    fn save(&mut self, segments: &[Arc<RevocationSegment>]) -> Result<(), PersistError> {
+        let encode = |segment: &Arc<RevocationSegment>| BASE64_STANDARD.encode(segment.encode_to_vec());
+        self.file.save(&Blacklist { segments: segments.iter().map(encode).collect() })?;
+        self.journal.clear()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(text: &str) -> Arc<RevocationSegment> {
+        Arc::new(RevocationSegment { body: text.as_bytes().to_vec().into(), ..RevocationSegment::default() })
+    }
+
+    fn open(directory: &StateDirectory) -> (Keeper, Kept) {
+        Keeper::open(directory, &"jwt_blacklist.json".parse().expect("a name")).expect("opens")
+    }
+
+    fn bodies(kept: &Kept) -> Vec<&[u8]> {
+        kept.segments.iter().map(|segment| &*segment.body).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_survives_in_the_journal_and_in_the_file() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let directory = StateDirectory::open(temporary.path()).expect("opens");
+        let (keeper, kept) = open(&directory);
+        assert!(kept.segments.is_empty() && !kept.damaged);
+        keeper.keep(vec![segment("a"), segment("b")]).await.expect("answered").expect("kept");
+        keeper.keep_later(vec![segment("c")]);
+        keeper.keep(vec![]).await.expect("answered").expect("kept");
+        assert_eq!(bodies(&open(&directory).1), [b"a", b"b", b"c"]);
+        keeper.save(vec![segment("abc")]).await.expect("answered").expect("saved");
+        keeper.keep(vec![segment("d")]).await.expect("answered").expect("kept");
+        assert_eq!(bodies(&open(&directory).1), [b"abc".as_slice(), b"d"]);
+    }
+
+    #[tokio::test]
+    async fn damage_is_told_and_what_can_be_read_is_read() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let directory = StateDirectory::open(temporary.path()).expect("opens");
+        let (keeper, _) = open(&directory);
+        keeper.keep(vec![segment("a")]).await.expect("answered").expect("kept");
+        std::fs::write(temporary.path().join("jwt_blacklist.json"), "{").expect("written");
+        let (_, kept) = open(&directory);
+        assert!(kept.damaged);
+        assert_eq!(bodies(&kept), [b"a"]);
+    }
+}
