@@ -144,6 +144,14 @@ impl SigningKey {
     }
 }
 
+/// [`SIGNER_DAYS`] in all, backdating included.
+fn validity(now: UnixTime) -> Result<Validity, CaError> {
+    let Validity { not_before, .. } = Validity::days(now, SIGNER_DAYS)?;
+    let life = Duration::from_secs(u64::from(SIGNER_DAYS) * 24 * 60 * 60);
+    let not_after = UnixTime::since_unix_epoch(Duration::from_secs(not_before.as_secs()) + life);
+    Ok(Validity { not_before, not_after })
+}
+
 /// Signs tokens at a coordinator; at other nodes it says that it cannot.
 pub struct Issuer {
     identity: Arc<IdentityStore>,
@@ -236,7 +244,7 @@ impl Issuer {
             spiffe: SpiffeId::new(own.cluster.clone(), Role::TokenSigner, own.name.clone()),
             sans: Vec::new(),
             grant: None,
-            validity: Validity::days(now, SIGNER_DAYS).map_err(IssueError::NotHere)?,
+            validity: validity(now).map_err(IssueError::NotHere)?,
         };
         let leaf = ca.certify(&request, &pair.subject_public_key_info()).map_err(IssueError::NotHere)?;
         let mut chain = vec![leaf.to_vec()];

@@ -56,6 +56,7 @@ struct Learning {
 }
 
 /// All keys that verify tokens here.
+#[derive(Default)]
 pub struct Signers {
     known: ArcSwap<HashMap<Box<str>, Arc<Signer>>>,
     learning: Mutex<Learning>,
@@ -65,12 +66,6 @@ pub struct Signers {
 impl std::fmt::Debug for Signers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Signers").field(&self.known.load().len()).finish()
-    }
-}
-
-impl Default for Signers {
-    fn default() -> Self {
-        Self { known: ArcSwap::default(), learning: Mutex::default(), count: Gauge::default() }
     }
 }
 
