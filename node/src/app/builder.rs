@@ -3,11 +3,15 @@
 use super::{
     advertise, certificate,
     node::{Node, NodeParts},
+    publish::Publisher,
 };
 use crate::{
     auth::Access,
     config::{Config, SeedAddress},
-    enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
+    enrol::{
+        Enrolment, IssuePolicy, Issuing, JoinError, JoinSource, RenewError, RenewalMetrics, Renewer,
+        TokenStore,
+    },
     gateway::Gateway,
     gossip::{self, GossipSetup},
     identity::{Identity as OwnIdentity, IdentityError, IdentityStore},
@@ -49,6 +53,14 @@ pub enum StartError {
     /// Joining with a token.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The certificate has expired, and the node gets no new one.
+    #[error("{expired}; it could not be recovered: {why}")]
+    Recover {
+        /// What was found.
+        expired: IdentityError,
+        /// Why there is no new one.
+        why: RenewError,
+    },
     /// The port is taken.
     #[error("{address} is in use by another process; stop that one, or set port or bind_address")]
     PortInUse {
@@ -167,7 +179,10 @@ impl NodeBuilder {
 
         // 3. Certificates, by joining if there are none and a token is given.
         let source = join.or_else(|| config.join_token_file.clone().map(JoinSource::File));
-        let identity = certificate::obtain(&config, source, listening, &mut prepared.tokens).await?;
+        let metrics = Arc::new(Metrics::default());
+        let renewals = metrics.register(RenewalMetrics::register);
+        let identity =
+            certificate::obtain(&config, source, listening, &mut prepared.tokens, &renewals).await?;
         let identity = Arc::new(identity);
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
@@ -176,7 +191,6 @@ impl NodeBuilder {
         let advertised = advertise::addresses(&config, listening);
 
         // 4. Connections to others, the registry, routing.
-        let metrics = Arc::new(Metrics::default());
         let peers_max = config.peer_connections_max.get() as usize;
         let pool = Arc::new(PeerPool::new(identity.clone(), peers_max, &metrics));
         let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
@@ -227,6 +241,10 @@ impl NodeBuilder {
             store: prepared.tokens,
             view: gossip.view(),
             advertised: advertised.clone(),
+            policy: IssuePolicy {
+                ttl: config.enrolled_certificate_ttl,
+                recover_window: config.recover_window,
+            },
         };
         let parts = Parts {
             facts,
@@ -247,13 +265,25 @@ impl NodeBuilder {
             preface: config.http_preface_timeout,
         };
         let security = security(&config, &identity, &cluster);
-        let server = Server::new(stack, security, server_limits, &metrics);
+        let server = Server::new(stack, security, server_limits, gossip.view(), &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
         // 7. Tell the cluster.
-        let node = Node::new(NodeParts {
+        let renewer = Renewer {
+            identity: identity.clone(),
+            pool: pool.clone(),
+            view: gossip.view(),
+            seeds: config.coordinator_addresses.clone(),
+            names: certificate::names(&config, &advertised),
+            ttl: config.enrolled_certificate_ttl,
+        };
+        let spoken_of = (config.zone.clone(), config.labels.clone());
+        let publisher =
+            Publisher::new(identity, gossip.clone(), registry.clone(), advertised, spoken_of, &metrics);
+        let node = Node::start(NodeParts {
             config,
-            identity,
+            publisher: Arc::new(publisher),
+            renewer: Some((renewer, renewals)).filter(|_| !alone),
             gossip,
             gossip_task,
             registry,
@@ -263,9 +293,8 @@ impl NodeBuilder {
             shutdown,
             server_task,
             listening,
-            advertised,
-        });
-        node.publish().await?;
+        })
+        .await?;
         tracing::info!(
             node = %own_id.name,
             cluster = %cluster,

@@ -1,22 +1,18 @@
 //! A running node, and its shutdown in order.
 
+use super::{publish::Publisher, upkeep};
 use crate::{
     config::Config,
+    enrol::{RenewalMetrics, Renewer},
     gossip::Gossip,
-    identity::{IdentityError, IdentityStore, Reloaded, UnixTime},
+    identity::{IdentityError, Reloaded},
     limit::Limits,
     peer::PeerPool,
     registry::Registry,
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
 };
-use bytes::Bytes;
-use p2p_core::{
-    gossip::View,
-    record::{OwnRecords, Refusal},
-};
-use p2p_proto::v1::NodeRecord;
-use prometheus_client::metrics::gauge::Gauge;
+use p2p_core::{gossip::View, record::Refusal};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -31,7 +27,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct NodeParts {
     pub(super) config: Config,
-    pub(super) identity: Arc<IdentityStore>,
+    pub(super) publisher: Arc<Publisher>,
+    /// What renews the node's certificate; `None` for a node that stands alone.
+    pub(super) renewer: Option<(Renewer, RenewalMetrics)>,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
     pub(super) registry: Arc<Registry>,
@@ -41,7 +39,6 @@ pub(super) struct NodeParts {
     pub(super) shutdown: Shutdown,
     pub(super) server_task: JoinHandle<()>,
     pub(super) listening: SocketAddr,
-    pub(super) advertised: Vec<SocketAddr>,
 }
 
 /// A running node. Dropping it does not stop it; [`Self::shutdown`] does.
@@ -49,24 +46,24 @@ pub(super) struct NodeParts {
 pub struct Node {
     parts: NodeParts,
     background: Vec<JoinHandle<()>>,
-    certificate_expiry: Gauge,
 }
 
 impl Node {
-    pub(super) fn new(parts: NodeParts) -> Self {
-        let certificate_expiry = Gauge::default();
-        parts.metrics.register(|registry| {
-            registry.register(
-                "certificate_expiry_timestamp_seconds",
-                "End of this node's certificate, Unix time",
-                certificate_expiry.clone(),
-            );
-        });
-        let background = vec![
+    /// Publishes the node and starts what runs beside it.
+    pub(super) async fn start(mut parts: NodeParts) -> Result<Self, Refusal> {
+        let publisher = parts.publisher.clone();
+        publisher.publish().await?;
+        let mut background = vec![
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(evict_idle_clients(parts.limits.clone())),
+            tokio::spawn(upkeep::watch_files(publisher.clone())),
         ];
-        Self { parts, background, certificate_expiry }
+        background.extend(
+            parts.renewer.take().map(|(renewer, metrics)| {
+                tokio::spawn(upkeep::renew(publisher.clone(), renewer, metrics))
+            }),
+        );
+        Ok(Self { parts, background })
     }
 
     /// Where the node accepts connections.
@@ -76,7 +73,7 @@ impl Node {
 
     /// Where it tells others to dial.
     pub fn advertised(&self) -> SocketAddr {
-        self.parts.advertised.first().copied().unwrap_or(self.parts.listening)
+        self.parts.publisher.advertised().unwrap_or(self.parts.listening)
     }
 
     /// The cluster as the node sees it, and its changes.
@@ -89,35 +86,13 @@ impl Node {
         &self.parts.metrics
     }
 
-    /// Publishes what this node is and serves, with the identity in force.
-    pub(super) async fn publish(&self) -> Result<(), Refusal> {
-        let identity = self.parts.identity.current();
-        let expiry = identity.not_after().as_secs();
-        self.certificate_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
-        let node = NodeRecord {
-            certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
-            addresses: self.parts.advertised.iter().map(ToString::to_string).collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            zone: self.parts.config.zone.clone(),
-            labels: self.parts.config.labels.as_map().clone(),
-            leaving: false,
-        };
-        self.parts.gossip.publish(OwnRecords { node, services: self.parts.registry.records() }).await
-    }
-
     /// Reads the certificate files anew. New handshakes use them; open connections stay.
     ///
     /// # Errors
     ///
     /// When the files do not hold together; the identity in force stays.
     pub async fn reload_certificates(&self) -> Result<Reloaded, IdentityError> {
-        let reloaded = self.parts.identity.reload(UnixTime::now())?;
-        if reloaded == Reloaded::Replaced
-            && let Err(refusal) = self.publish().await
-        {
-            tracing::error!(error = %refusal, "the new certificate could not be published");
-        }
-        Ok(reloaded)
+        self.parts.publisher.reload().await
     }
 
     /// Waits until a part that must never end has ended: a defect. The node is then better restarted.

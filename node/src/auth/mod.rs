@@ -4,7 +4,10 @@
 //! forwarding node asserts that caller in `p2p-principal`; the assertion is honoured for the services of
 //! users only, never for `p2p.v1`, because a stolen node could assert anybody.
 
-use crate::error::{Fault, Reason};
+use crate::{
+    error::{Fault, Reason},
+    identity::PeerCertificate,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use p2p_core::{NodeId, Principal, SpiffeId};
 use std::{net::IpAddr, sync::Arc};
@@ -25,7 +28,9 @@ pub struct Connection {
     pub address: IpAddr,
     /// Whom its certificate names.
     pub principal: Principal,
-    /// The same as services read it.
+    /// What the certificate says, where there is one.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// The principal as services read it.
     header: Option<HeaderValue>,
 }
 
@@ -36,7 +41,13 @@ impl Connection {
             Principal::Anonymous => None,
             Principal::Certificate(id) => HeaderValue::from_str(&id.to_string()).ok(),
         };
-        Self { address, principal, header }
+        Self { address, principal, certificate: None, header }
+    }
+
+    /// A connection from `address` that was opened with `certificate`, which is verified.
+    pub fn with_certificate(address: IpAddr, certificate: PeerCertificate) -> Self {
+        let principal = Principal::Certificate(certificate.spiffe.clone());
+        Self { certificate: Some(Arc::new(certificate)), ..Self::new(address, principal) }
     }
 }
 

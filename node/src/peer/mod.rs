@@ -2,15 +2,21 @@
 //!
 //! One HTTP/2 connection per peer carries gossip and passthrough calls alike (more measurably cost CPU).
 //! It is dialled when first needed, by one dialler at a time, within [`DIAL_TIMEOUT`], and kept until it
-//! breaks or more than `peer_connections_max` are open; then the one unused for longest is let go.
+//! breaks, one of its certificates expires or is replaced, or more than `peer_connections_max` are open; then
+//! the one unused for longest is let go. What is let go closes once its last call has ended.
 
 mod dial;
 mod resolve;
 
-pub use dial::{CONNECTION_WINDOW, DialError, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain};
+pub use dial::{
+    CONNECTION_WINDOW, DialError, OVERTIME, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain,
+};
 pub use resolve::resolve;
 
-use crate::{identity::IdentityStore, telemetry::Metrics};
+use crate::{
+    identity::{Identity, IdentityStore},
+    telemetry::Metrics,
+};
 use p2p_core::NodeId;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -49,8 +55,8 @@ struct SlotState {
 }
 
 impl SlotState {
-    fn usable_at(&self, address: SocketAddr) -> Option<PeerConnection> {
-        self.connection.as_ref().filter(|open| open.is_usable_at(address)).cloned()
+    fn usable_at(&self, address: SocketAddr, present: &Identity) -> Option<PeerConnection> {
+        self.connection.as_ref().filter(|open| open.is_usable_at(address, present)).cloned()
     }
 }
 
@@ -90,7 +96,7 @@ impl PeerPool {
         let asked = Instant::now();
         let slot = self.slot(node);
         let mut state = slot.state.lock().await;
-        if let Some(open) = state.usable_at(address) {
+        if let Some(open) = state.usable_at(address, &self.identity.current()) {
             return Ok(open);
         }
         if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at >= asked) {
@@ -122,7 +128,8 @@ impl PeerPool {
         }
         let slot = self.slot(&dialled.node);
         let mut state = slot.state.lock().await;
-        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address)) {
+        let present = self.identity.current();
+        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address, &present)) {
             return Ok(open.clone());
         }
         state.connection = Some(dialled.clone());
@@ -136,9 +143,10 @@ impl PeerPool {
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<PeerConnection, DialError> {
-        let config = self.identity.current().peer_client_config();
-        let result = match tokio::time::timeout(DIAL_TIMEOUT, dial(address, config)).await {
-            Ok(result) => result,
+        let present = self.identity.current();
+        let dialled = tokio::time::timeout(DIAL_TIMEOUT, dial(address, present.peer_client_config())).await;
+        let result = match dialled {
+            Ok(result) => result.map(|connection| connection.until(present.not_after())),
             Err(_elapsed) => Err(DialError::Timeout { address }),
         };
         let word = result.as_ref().map_or_else(DialError::word, |_| "ok");

@@ -7,7 +7,7 @@
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
-//! | `p2p.v1.EnrollmentService` | admins; anybody with a join token: Enroll | `enrollment` |
+//! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
 //! | `grpc.health.v1.Health` | anybody | `health` |
 //! | `grpc.reflection.v1`, `v1alpha` | nodes, admins | `reflection` |
 
@@ -90,7 +90,10 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
         LocalService::new(cluster, ours.clone(), Access::Member)?,
         LocalService::new(registry, ours.clone(), Access::Member)?,
         LocalService::new(call, ours.clone(), Access::Member)?,
-        LocalService::new(enrollment, ours.clone(), Access::Admin)?.except("Enroll", Access::Public),
+        LocalService::new(enrollment, ours.clone(), Access::Admin)?
+            .except("Enroll", Access::Public)
+            .except("Renew", Access::Node)
+            .except("Recover", Access::Public),
         LocalService::new(system, ours, Access::Member)?,
         LocalService::new(HealthServer::new(health::Health(parts.clone())), health, Access::Public)?,
         LocalService::new(

@@ -3,12 +3,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `accept` | one connection's life: TLS, ALPN, HTTP, drain |
+//! | `expiry` | when a connection ends because its certificate has expired |
 //! | `preface` | the deadline for a connection's first bytes |
 //! | [`stack`] | one request's life |
 //! | `answer` | an answer's body: deadline, and what is counted when it ends |
 
 mod accept;
 mod answer;
+mod expiry;
 mod metrics;
 mod preface;
 pub mod stack;
@@ -21,9 +23,12 @@ use crate::{
     shutdown::{Phase, ShutdownWatch},
 };
 use metrics::ConnectionMetrics;
-use p2p_core::Principal;
+use p2p_core::{Principal, gossip::View};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::task::TaskTracker;
 
 /// Pause after a failed accept: the system is out of something, such as file descriptors.
@@ -55,16 +60,18 @@ pub struct Server {
     stack: Arc<Stack>,
     security: Security,
     limits: ServerLimits,
+    view: watch::Receiver<Arc<View>>,
     slots: Arc<Semaphore>,
     metrics: ConnectionMetrics,
 }
 
 impl Server {
-    /// A server that answers with `stack`.
+    /// A server that answers with `stack`. `view` tells which nodes still have valid certificates.
     pub fn new(
         stack: Arc<Stack>,
         security: Security,
         limits: ServerLimits,
+        view: watch::Receiver<Arc<View>>,
         metrics: &crate::telemetry::Metrics,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -72,6 +79,7 @@ impl Server {
             security,
             slots: Arc::new(Semaphore::new(limits.connections)),
             limits,
+            view,
             metrics: metrics.register(ConnectionMetrics::register),
         })
     }

@@ -140,7 +140,7 @@ impl Enrolment {
     }
 
     /// Why this node makes no tokens, and who does.
-    fn not_here(&self, why: &CaError) -> Fault {
+    pub(super) fn not_here(&self, why: &CaError) -> Fault {
         let identity = self.identity.current();
         let own = &identity.spiffe().name;
         let here = match identity.spiffe().role {

@@ -1,0 +1,117 @@
+//! What a node tells the cluster of itself, and the certificates that it tells it with.
+
+use crate::{
+    config::Labels,
+    gossip::Gossip,
+    identity::{FileWatch, IdentityError, IdentityStore, Reloaded, UnixTime},
+    registry::Registry,
+    telemetry::Metrics,
+};
+use bytes::Bytes;
+use p2p_core::record::{OwnRecords, Refusal};
+use p2p_proto::v1::NodeRecord;
+use prometheus_client::metrics::gauge::Gauge;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::sync::Mutex;
+
+/// When the certificates in force end.
+#[derive(Debug, Default)]
+struct Expiry {
+    certificate: Gauge,
+    ca: Gauge,
+}
+
+/// What a node publishes.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) identity: Arc<IdentityStore>,
+    gossip: Gossip,
+    registry: Arc<Registry>,
+    advertised: Vec<SocketAddr>,
+    zone: String,
+    labels: Labels,
+    expiry: Expiry,
+    /// Held while certificates change, so that what is in force is what was published last.
+    change: Mutex<()>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        identity: Arc<IdentityStore>,
+        gossip: Gossip,
+        registry: Arc<Registry>,
+        advertised: Vec<SocketAddr>,
+        (zone, labels): (String, Labels),
+        metrics: &Metrics,
+    ) -> Self {
+        let expiry = Expiry::default();
+        metrics.register(|registry| {
+            registry.register(
+                "certificate_expiry_timestamp_seconds",
+                "End of this node's certificate, Unix time",
+                expiry.certificate.clone(),
+            );
+            registry.register(
+                "ca_certificate_expiry_timestamp_seconds",
+                "End of the CA certificate that this node's certificate rests on, Unix time; 0 without a CA",
+                expiry.ca.clone(),
+            );
+        });
+        Self { identity, gossip, registry, advertised, zone, labels, expiry, change: Mutex::new(()) }
+    }
+
+    pub(super) fn advertised(&self) -> Option<SocketAddr> {
+        self.advertised.first().copied()
+    }
+
+    /// Publishes what this node is and serves, with the identity in force.
+    pub(super) async fn publish(&self) -> Result<(), Refusal> {
+        let identity = self.identity.current();
+        let seconds = |at: UnixTime| i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+        self.expiry.certificate.set(seconds(identity.not_after()));
+        self.expiry.ca.set(identity.ca_not_after().map_or(0, seconds));
+        let node = NodeRecord {
+            certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
+            addresses: self.advertised.iter().map(ToString::to_string).collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            zone: self.zone.clone(),
+            labels: self.labels.as_map().clone(),
+            leaving: false,
+        };
+        self.gossip.publish(OwnRecords { node, services: self.registry.records() }).await
+    }
+
+    /// Reads the certificate files anew, and publishes what has changed. New handshakes use it; open
+    /// connections stay.
+    pub(super) async fn reload(&self) -> Result<Reloaded, IdentityError> {
+        self.change(|store| store.reload(UnixTime::now())).await
+    }
+
+    /// Looks whether the files have changed. `None` if there is nothing to tell.
+    pub(super) async fn look(&self, watch: &mut FileWatch) -> Option<Result<(), IdentityError>> {
+        let mut told = None;
+        let changed = self
+            .change(|store| {
+                told = watch.look(store, UnixTime::now());
+                let replaced = matches!(told, Some(Ok(())));
+                Ok::<_, IdentityError>(if replaced { Reloaded::Replaced } else { Reloaded::Unchanged })
+            })
+            .await;
+        told.or_else(|| changed.err().map(Err))
+    }
+
+    /// Changes the identity in force by `work`, which blocks on small files, and publishes it.
+    pub(super) async fn change<E>(
+        &self,
+        work: impl FnOnce(&IdentityStore) -> Result<Reloaded, E>,
+    ) -> Result<Reloaded, E> {
+        let _change = self.change.lock().await;
+        let reloaded = work(&self.identity)?;
+        if reloaded == Reloaded::Replaced
+            && let Err(refusal) = self.publish().await
+        {
+            tracing::error!(error = %refusal, "the new certificate could not be published");
+        }
+        Ok(reloaded)
+    }
+}
