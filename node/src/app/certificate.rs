@@ -5,8 +5,8 @@ use crate::{
     config::Config,
     enrol::{JoinError, JoinSource, Joining, Recovery, RenewalMetrics, TokenStore, join, recover},
     identity::{
-        BootstrapPolicy, Created, Expected, Identity, IdentityError, IdentityFiles, IdentityStore, San, UnixTime,
-        enrolled, ensure, files::node_sans,
+        BootstrapPolicy, Created, Expected, Identity, IdentityError, IdentityFiles, IdentityStore, San,
+        UnixTime, enrolled, ensure, files::node_sans,
     },
 };
 use std::net::SocketAddr;

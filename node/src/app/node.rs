@@ -59,9 +59,10 @@ impl Node {
             tokio::spawn(upkeep::watch_files(publisher.clone())),
         ];
         background.extend(
-            parts.renewer.take().map(|(renewer, metrics)| {
-                tokio::spawn(upkeep::renew(publisher.clone(), renewer, metrics))
-            }),
+            parts
+                .renewer
+                .take()
+                .map(|(renewer, metrics)| tokio::spawn(upkeep::renew(publisher.clone(), renewer, metrics))),
         );
         Ok(Self { parts, background })
     }

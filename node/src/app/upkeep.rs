@@ -45,10 +45,10 @@ pub(super) async fn watch_files(publisher: Arc<Publisher>) {
             None => {}
             Some(Ok(())) => {
                 let not_after = publisher.identity.current().not_after().as_secs();
-                tracing::info!(not_after, "certificate files have changed; the new ones are in force");
+                tracing::info!(not_after, "new certificates in force: their files have changed");
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "certificate files have changed and do not hold together; the certificates in force stay, and the files are looked at again");
+                tracing::warn!(%error, "certificate files have changed and do not hold together; those in force stay");
             }
         }
     }

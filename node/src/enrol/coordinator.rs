@@ -347,11 +347,7 @@ impl Enrolment {
 }
 
 /// Signs, and reads what was signed.
-fn certify(
-    ca: &Ca,
-    request: &LeafRequest,
-    public_key: &[u8],
-) -> Result<(Vec<u8>, PeerCertificate), CaError> {
+fn certify(ca: &Ca, request: &LeafRequest, public_key: &[u8]) -> Result<(Vec<u8>, PeerCertificate), CaError> {
     let certificate = ca.certify(request, public_key)?.to_vec();
     let said = PeerCertificate::parse(&certificate)?;
     Ok((certificate, said))

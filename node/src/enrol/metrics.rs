@@ -25,7 +25,11 @@ impl EnrolMetrics {
         for result in ["ok", "again", "renewed", "recovered"].into_iter().chain(Refusal::WORDS) {
             drop(metrics.enrolments.get_or_create(&Labels { result }));
         }
-        registry.register("enrolments", "Requests to enrol, renew and recover by result", metrics.enrolments.clone());
+        registry.register(
+            "enrolments",
+            "Requests to enrol, renew and recover by result",
+            metrics.enrolments.clone(),
+        );
         registry.register("join_tokens", "Join tokens that are kept, in any state", metrics.tokens.clone());
         metrics
     }

@@ -34,9 +34,7 @@ mod source;
 pub mod store;
 pub mod token;
 
-pub use coordinator::{
-    Enrolment, IssuePolicy, Issuing, NewToken, RecoverRequest, RenewRequest, Request,
-};
+pub use coordinator::{Enrolment, IssuePolicy, Issuing, NewToken, RecoverRequest, RenewRequest, Request};
 pub use join::{JoinError, Joining, join};
 pub use metrics::RenewalMetrics;
 pub use recover::{Recovery, recover};

@@ -25,7 +25,8 @@ impl Names {
     /// Those of `asked` that are DNS names or IP addresses and nobody else's, each once; and the others, for
     /// the log.
     pub fn choose(&self, asked: &[String]) -> (Vec<San>, Vec<String>) {
-        let (mut chosen, mut refused) = (self.proven.into_iter().map(San::Ip).collect::<BTreeSet<_>>(), Vec::new());
+        let (mut chosen, mut refused) =
+            (self.proven.into_iter().map(San::Ip).collect::<BTreeSet<_>>(), Vec::new());
         let mut bytes = 0;
         for text in asked {
             match text.parse() {

@@ -4,7 +4,7 @@
 //! The connection is anonymous, since nobody takes an expired certificate; who answers must be of the node's
 //! cluster, and the answer is checked like every other. So nothing secret leaves, and nothing is believed.
 
-use super::renew::{Failed, How, Renewal, RenewError, Tries, answer, client, names, own, resolve_all};
+use super::renew::{Failed, How, RenewError, Renewal, Tries, answer, client, names, own, resolve_all};
 use crate::{
     config::SeedAddress,
     identity::{Enrolled, Identity, IdentityFiles, RenewalKey, San, UnixTime, recovery_message},

@@ -277,9 +277,7 @@ async fn renew_at(connection: PeerConnection, request: RenewRequest) -> Result<E
 }
 
 /// A client of the coordinator at the other end of `connection`.
-pub(super) fn client(
-    connection: PeerConnection,
-) -> Result<EnrollmentServiceClient<PeerConnection>, Failed> {
+pub(super) fn client(connection: PeerConnection) -> Result<EnrollmentServiceClient<PeerConnection>, Failed> {
     let origin =
         http::Uri::builder().scheme("https").authority(connection.address.to_string()).path_and_query("/");
     let origin = origin.build().map_err(|error| Failed::Later(error.to_string()))?;

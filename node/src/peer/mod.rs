@@ -129,7 +129,8 @@ impl PeerPool {
         let slot = self.slot(&dialled.node);
         let mut state = slot.state.lock().await;
         let present = self.identity.current();
-        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address, &present)) {
+        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address, &present))
+        {
             return Ok(open.clone());
         }
         state.connection = Some(dialled.clone());

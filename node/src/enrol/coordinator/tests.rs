@@ -1,6 +1,7 @@
 //! A coordinator in memory, and every way to be refused by it.
 
 use super::*;
+use crate::identity::{inspect, pem};
 use crate::{
     enrol::store::{MAX_USES, StoreError},
     identity::JoinToken,
@@ -14,7 +15,6 @@ use p2p_core::{
     record::{RecordView, Signer},
 };
 use p2p_proto::v1::NodeRecord;
-use crate::identity::{inspect, pem};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tokio::net::TcpListener;
 

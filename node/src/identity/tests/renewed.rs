@@ -55,8 +55,9 @@ fn an_answer_that_is_not_ours_changes_no_file() {
     let own = request("spiffe://shop/worker/w");
     let cases: [(&str, &dyn Fn(&RenewalKey) -> Enrolled); 6] = [
         ("no certificate was given", &|_| Enrolled { chain: vec![], roots: vec![] }),
-        ("for another key", &|_| {
-            Enrolled { chain: vec![ca.issue(&own).unwrap().der().to_vec()], roots: vec![] }
+        ("for another key", &|_| Enrolled {
+            chain: vec![ca.issue(&own).unwrap().der().to_vec()],
+            roots: vec![],
         }),
         ("spiffe://shop/worker/x, expected spiffe://shop/worker/w", &|key| {
             answer(&ca, key, &request("spiffe://shop/worker/x"))
@@ -118,7 +119,10 @@ fn what_ends_soon_is_told_unless_its_renewal_is_not_due() {
     assert_eq!(warnings(900, -10, 20), "", "not due yet");
     assert_eq!(warnings(900, -600, 31), "");
     let late = warnings(900, -600, 29);
-    assert!(late.starts_with("the certificate of w ends on 20") && late.contains("its renewal is late"), "{late}");
+    assert!(
+        late.starts_with("the certificate of w ends on 20") && late.contains("its renewal is late"),
+        "{late}"
+    );
     let ca = warnings(29, -10, 20);
     assert!(ca.contains("ca_cert.pem ends on 20") && ca.contains("make a new CA in time"), "{ca}");
 }

@@ -95,14 +95,16 @@ async fn a_renewal_gives_the_same_again_for_another_key_whatever_the_request_wis
 async fn a_renewal_lives_from_now_on_and_is_recorded_before_it_is_told() {
     let rig = rig().await;
     let node = rig.joined(plain()).await;
-    let (new, later) = (key(), UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + 20 * DAY));
+    let (new, later) =
+        (key(), UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + 20 * DAY));
     let certificate = rig.renew(&node.renewal(&new), later).unwrap();
     assert_eq!(certificate.not_after.as_secs(), later.as_secs() + 30 * DAY.as_secs());
     let text = std::fs::read_to_string(rig.directory.path().join("data/identity_state.json")).unwrap();
     assert!(text.contains(&String::from(hash(&certificate.public_key))), "the new key's hash is on disk");
     // The id stays taken as long as the new certificate lives, also once nobody has seen the node for long.
     let token = rig.token(plain()).await;
-    let taken = rig.enrolment.prove(&rig.request(&token, &key()), token.expires).err().map(|refusal| refusal.word());
+    let taken =
+        rig.enrolment.prove(&rig.request(&token, &key()), token.expires).err().map(|refusal| refusal.word());
     assert_eq!(taken, Some("node_id_taken"));
 }
 
@@ -127,7 +129,8 @@ async fn only_a_worker_with_a_valid_certificate_of_its_own_connection_renews() {
 async fn a_lost_answer_is_asked_for_again_and_an_old_key_has_no_second_future() {
     let rig = rig().await;
     let (node, new) = (rig.joined(plain()).await, key());
-    let at = |days: u32| UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + DAY * days);
+    let at =
+        |days: u32| UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + DAY * days);
     let renewed = rig.renew(&node.renewal(&new), at(20)).unwrap();
     assert_eq!(rig.renew(&node.renewal(&new), at(21)).unwrap().public_key, renewed.public_key);
     // A copy of the old files, on some other host.
@@ -159,8 +162,10 @@ async fn what_another_coordinator_issued_is_known_from_gossip() {
         let then = Duration::from_secs(UnixTime::now().as_secs()) - DAY * days_ago;
         Validity::lasting(UnixTime::since_unix_epoch(then), 30 * DAY)
     };
-    let (old, newer) =
-        (rig.issued("spiffe://shop/worker/new", validity(9)), rig.issued("spiffe://shop/worker/new", validity(1)));
+    let (old, newer) = (
+        rig.issued("spiffe://shop/worker/new", validity(9)),
+        rig.issued("spiffe://shop/worker/new", validity(1)),
+    );
     let mut member = seen(Role::Worker, MemberState::Alive, 0);
     let record =
         NodeRecord { certificate_chain: vec![newer.chain[0].clone().into()], ..NodeRecord::default() };
@@ -235,7 +240,9 @@ async fn a_stranger_is_told_nothing_about_a_recovery_and_is_limited() {
         let refusal = rig.enrolment.recover(request).await.unwrap_err();
         assert!(matches!(
             refusal,
-            Refusal::Untrusted(TrustError::OtherCa { .. } | TrustError::Signature(_) | TrustError::Certificate(_))
+            Refusal::Untrusted(
+                TrustError::OtherCa { .. } | TrustError::Signature(_) | TrustError::Certificate(_)
+            )
         ));
         let fault = refusal.to_fault();
         let told = "the certificate and the signature do not prove a node of this cluster";
