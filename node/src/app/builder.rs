@@ -57,9 +57,9 @@ pub enum StartError {
     #[error("{expired}; it could not be recovered: {why}")]
     Recover {
         /// What was found.
-        expired: IdentityError,
+        expired: Box<IdentityError>,
         /// Why there is no new one.
-        why: RenewError,
+        why: Box<RenewError>,
     },
     /// The port is taken.
     #[error("{address} is in use by another process; stop that one, or set port or bind_address")]

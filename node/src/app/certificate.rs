@@ -73,7 +73,7 @@ async fn revive(
             tracing::info!(node = %config.node_id, "recovered; a new certificate and key are written");
             Ok(())
         }
-        Err(why) => Err(StartError::Recover { expired, why }),
+        Err(why) => Err(StartError::Recover { expired: Box::new(expired), why: Box::new(why) }),
     }
 }
 

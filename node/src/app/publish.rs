@@ -3,7 +3,7 @@
 use crate::{
     config::Labels,
     gossip::Gossip,
-    identity::{FileWatch, IdentityError, IdentityStore, Reloaded, UnixTime},
+    identity::{IdentityError, IdentityStore, Reloaded, UnixTime},
     registry::Registry,
     telemetry::Metrics,
 };
@@ -12,7 +12,7 @@ use p2p_core::record::{OwnRecords, Refusal};
 use p2p_proto::v1::NodeRecord;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{net::SocketAddr, sync::Arc};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinError};
 
 /// When the certificates in force end.
 #[derive(Debug, Default)]
@@ -84,34 +84,28 @@ impl Publisher {
     /// Reads the certificate files anew, and publishes what has changed. New handshakes use it; open
     /// connections stay.
     pub(super) async fn reload(&self) -> Result<Reloaded, IdentityError> {
-        self.change(|store| store.reload(UnixTime::now())).await
+        match self.change(|store| store.reload(UnixTime::now())).await {
+            Ok(reloaded) => reloaded,
+            Err(error) => {
+                tracing::error!(%error, "the reload was cut off");
+                Ok(Reloaded::Unchanged)
+            }
+        }
     }
 
-    /// Looks whether the files have changed. `None` if there is nothing to tell.
-    pub(super) async fn look(&self, watch: &mut FileWatch) -> Option<Result<(), IdentityError>> {
-        let mut told = None;
-        let changed = self
-            .change(|store| {
-                told = watch.look(store, UnixTime::now());
-                let replaced = matches!(told, Some(Ok(())));
-                Ok::<_, IdentityError>(if replaced { Reloaded::Replaced } else { Reloaded::Unchanged })
-            })
-            .await;
-        told.or_else(|| changed.err().map(Err))
-    }
-
-    /// Changes the identity in force by `work`, which blocks on small files, and publishes it.
-    pub(super) async fn change<E>(
+    /// Lets `work`, which may block, change the identity in force, one at a time, and publishes it if it has.
+    pub(super) async fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&IdentityStore) -> Result<Reloaded, E>,
-    ) -> Result<Reloaded, E> {
+        work: impl FnOnce(&IdentityStore) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
         let _change = self.change.lock().await;
-        let reloaded = work(&self.identity)?;
-        if reloaded == Reloaded::Replaced
+        let (before, identity) = (self.identity.current(), self.identity.clone());
+        let done = tokio::task::spawn_blocking(move || work(&identity)).await?;
+        if !Arc::ptr_eq(&before, &self.identity.current())
             && let Err(refusal) = self.publish().await
         {
             tracing::error!(error = %refusal, "the new certificate could not be published");
         }
-        Ok(reloaded)
+        Ok(done)
     }
 }

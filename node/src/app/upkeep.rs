@@ -3,7 +3,9 @@
 use super::publish::Publisher;
 use crate::{
     enrol::{RenewError, RenewalMetrics, Renewer},
-    identity::{EnrolledError, FileWatch, Identity, IdentityError, Reloaded, UnixTime, schedule},
+    identity::{
+        EnrolledError, FileWatch, Identity, IdentityError, IdentityStore, Reloaded, UnixTime, schedule,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +43,19 @@ pub(super) async fn watch_files(publisher: Arc<Publisher>) {
     let mut watch = FileWatch::new(&publisher.identity);
     loop {
         tokio::time::sleep(LOOK).await;
-        match publisher.look(&mut watch).await {
+        let look = move |store: &IdentityStore| {
+            let told = watch.look(store, UnixTime::now());
+            (watch, told)
+        };
+        let told;
+        (watch, told) = match publisher.change(look).await {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::error!(%error, "certificate files are no longer watched");
+                return;
+            }
+        };
+        match told {
             None => {}
             Some(Ok(())) => {
                 let not_after = publisher.identity.current().not_after().as_secs();
@@ -94,12 +108,11 @@ async fn renew_once(publisher: &Publisher, renewer: &Renewer) -> Result<&'static
     let present = publisher.identity.current();
     let renewal = renewer.ask().await?;
     let how = renewal.how;
-    publisher
-        .change(|store| -> Result<Reloaded, Failed> {
-            renewal.install(store.files(), &present, UnixTime::now())?;
-            Ok(store.reload(UnixTime::now())?)
-        })
-        .await?;
+    let replace = move |store: &IdentityStore| -> Result<Reloaded, Failed> {
+        renewal.install(store.files(), &present, UnixTime::now())?;
+        Ok(store.reload(UnixTime::now())?)
+    };
+    publisher.change(replace).await.map_err(RenewError::from)??;
     let not_after = publisher.identity.current().not_after().as_secs();
     tracing::info!(not_after, how = how.word(), "certificate renewed; open connections stay");
     Ok(how.word())

@@ -153,7 +153,7 @@ impl Enrolment {
     pub async fn enrol(self: &Arc<Self>, request: Request) -> Result<Enrolled, Refusal> {
         let (from, node) = (request.from, shown(&request.node_id));
         let token = token_id(&request).map(|id| id.to_string()).unwrap_or_default();
-        let result = self.charged(from, self.enrol_proven(request)).await;
+        let result = self.enrol_charged(request).await;
         match &result {
             Ok((_, word)) => {
                 self.metrics.count(word);
@@ -170,17 +170,14 @@ impl Enrolment {
         result.map(|(enrolled, _)| enrolled)
     }
 
-    /// Charges one attempt to `from`, and gives it back if `work` succeeds.
-    async fn charged<T>(
-        &self,
-        from: IpAddr,
-        work: impl Future<Output = Result<T, Refusal>>,
-    ) -> Result<T, Refusal> {
-        let attempts = || self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts().take(from, Instant::now()).map_err(|retry_after| Refusal::TooMany { retry_after })?;
-        let done = work.await?;
-        attempts().give_back(from, Instant::now());
-        Ok(done)
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges one attempt to `from`.
+    fn charge(&self, from: IpAddr) -> Result<(), Refusal> {
+        let charged = self.attempts().take(from, Instant::now());
+        charged.map_err(|retry_after| Refusal::TooMany { retry_after })
     }
 
     /// Whether a certificate may be issued to `node` at all, asked by enrolment, renewal and recovery alike.
@@ -188,6 +185,14 @@ impl Enrolment {
     /// Nothing forbids it yet: this is where a ban of the node id belongs.
     fn may_issue(&self, _node: &NodeId) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    async fn enrol_charged(self: &Arc<Self>, request: Request) -> Result<(Enrolled, &'static str), Refusal> {
+        let from = request.from;
+        self.charge(from)?;
+        let enrolled = self.enrol_proven(request).await?;
+        self.attempts().give_back(from, Instant::now());
+        Ok(enrolled)
     }
 
     async fn enrol_proven(self: &Arc<Self>, request: Request) -> Result<(Enrolled, &'static str), Refusal> {
@@ -308,7 +313,10 @@ impl Enrolment {
         self.check_free(&store, token, &proven.node, &proven.public_key, now)?;
         let grant = token.grant.as_ref().map(|globs| Grant::parse(globs)).transpose()?;
         let spiffe = SpiffeId::new(identity.cluster_id().clone(), token.role, proven.node.clone());
-        let sans = chosen(&names, &proven.node, sans);
+        let (sans, left_out) = names.choose(sans);
+        if !left_out.is_empty() {
+            tracing::warn!(member = %proven.node, names = ?left_out, "names left out of the certificate: not valid, or another node's");
+        }
         let request = LeafRequest { spiffe, sans, grant, validity: Validity::lasting(now, self.policy.ttl) };
         let (certificate, said) = certify(&ca, &request, &proven.public_key)?;
         let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, said.not_after);
@@ -351,15 +359,6 @@ fn certify(ca: &Ca, request: &LeafRequest, public_key: &[u8]) -> Result<(Vec<u8>
     let certificate = ca.certify(request, public_key)?.to_vec();
     let said = PeerCertificate::parse(&certificate)?;
     Ok((certificate, said))
-}
-
-/// The names for the certificate of `node`, of those that it asks for.
-fn chosen(names: &Names, node: &NodeId, asked: &[String]) -> Vec<San> {
-    let (sans, left_out) = names.choose(asked);
-    if !left_out.is_empty() {
-        tracing::warn!(member = %node, names = ?left_out, "names left out of the certificate: not valid, or another node's");
-    }
-    sans
 }
 
 fn token_id(request: &Request) -> Option<TokenId> {

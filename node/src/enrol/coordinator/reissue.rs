@@ -3,7 +3,7 @@
 //! Both take id, role and grant from the certificate that the node has, and of the request only a proven key
 //! and free names. What a node got through a token it keeps, and nothing widens it.
 
-use super::{Enrolment, blocking, certify, chosen, shown};
+use super::{Enrolment, blocking, certify, shown};
 use crate::{
     enrol::{
         refusal::Refusal,
@@ -58,9 +58,7 @@ impl Enrolment {
     pub async fn renew(self: &Arc<Self>, request: RenewRequest) -> Result<Enrolled, Refusal> {
         let from = request.from;
         let node = request.presented.as_ref().map(|certificate| certificate.spiffe.to_string());
-        let this = self.clone();
-        let work = blocking(move || this.renew_now(&request, UnixTime::now()));
-        let result = self.charged(from, async { work.await.map_err(|_| Refusal::Interrupted)? }).await;
+        let result = self.issue_anew(from, move |this| this.renew_now(&request, UnixTime::now())).await;
         self.tell("renewed", from, &node.unwrap_or_default(), result)
     }
 
@@ -74,10 +72,19 @@ impl Enrolment {
         // Unproven, and for the log only.
         let named = request.chain.first().and_then(|der| PeerCertificate::parse(der).ok());
         let node = named.map(|certificate| shown(&certificate.spiffe.to_string())).unwrap_or_default();
-        let this = self.clone();
-        let work = blocking(move || this.recover_now(&request, UnixTime::now()));
-        let result = self.charged(from, async { work.await.map_err(|_| Refusal::Interrupted)? }).await;
+        let result = self.issue_anew(from, move |this| this.recover_now(&request, UnixTime::now())).await;
         self.tell("recovered", from, &node, result)
+    }
+
+    /// Each costs an attempt, also one that succeeds: nobody needs many, and each waits for the disk.
+    async fn issue_anew(
+        self: &Arc<Self>,
+        from: IpAddr,
+        work: impl FnOnce(&Self) -> Result<Vec<u8>, Refusal> + Send + 'static,
+    ) -> Result<Vec<u8>, Refusal> {
+        self.charge(from)?;
+        let this = self.clone();
+        blocking(move || work(&this)).await.map_err(|_| Refusal::Interrupted)?
     }
 
     fn tell(
@@ -171,7 +178,8 @@ impl Enrolment {
         self.check_newest(store.newest(node), presented, public_key)?;
         let request = LeafRequest {
             spiffe: presented.spiffe.clone(),
-            sans: chosen(&names, node, sans),
+            // What is left out was told when the node joined.
+            sans: names.choose(sans).0,
             grant: presented.grant.clone(),
             validity: Validity::lasting(now, self.policy.ttl),
         };

@@ -19,6 +19,9 @@ fn load(files: &IdentityFiles) -> Identity {
     Identity::load(files, &expect("w", false), now()).unwrap()
 }
 
+/// What a coordinator makes of a request.
+type Answer<'a> = &'a dyn Fn(&RenewalKey) -> Enrolled;
+
 fn answer(ca: &Ca, key: &RenewalKey, request: &LeafRequest) -> Enrolled {
     let certificate = ca.certify(request, &proven_key(key.csr()).unwrap()).unwrap();
     Enrolled { chain: vec![certificate.to_vec()], roots: vec![] }
@@ -47,13 +50,13 @@ fn a_checked_answer_replaces_certificate_and_key() {
 fn an_answer_that_is_not_ours_changes_no_file() {
     let (directory, ca) = (tempfile::tempdir().unwrap(), old_issuer("shop"));
     let (files, present) = due(directory.path(), &ca);
-    let refused = |change: &dyn Fn(&RenewalKey) -> Enrolled| {
+    let refused = |change: Answer<'_>| {
         let key = RenewalKey::prepare(&files, &node("w")).unwrap();
         let answer = change(&key);
         key.install(&files, &present, &answer, now()).unwrap_err().to_string()
     };
     let own = request("spiffe://shop/worker/w");
-    let cases: [(&str, &dyn Fn(&RenewalKey) -> Enrolled); 6] = [
+    let cases: [(&str, Answer<'_>); 6] = [
         ("no certificate was given", &|_| Enrolled { chain: vec![], roots: vec![] }),
         ("for another key", &|_| Enrolled {
             chain: vec![ca.issue(&own).unwrap().der().to_vec()],

@@ -284,3 +284,13 @@ async fn a_worker_that_is_asked_says_who_issues() {
     assert_eq!(fault.reason, Reason::Precondition);
     assert!(fault.message.starts_with("w is no coordinator; "), "{fault}");
 }
+
+#[tokio::test]
+async fn a_node_that_renews_again_and_again_is_slowed_down() {
+    let rig = rig().await;
+    let (node, new) = (rig.joined(plain()).await, key());
+    for _ in 0..super::super::super::attempts::PER_ADDRESS {
+        rig.enrolment.renew(node.renewal(&new)).await.unwrap();
+    }
+    assert_eq!(rig.enrolment.renew(node.renewal(&new)).await.unwrap_err().word(), "limited");
+}
