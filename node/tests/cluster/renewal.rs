@@ -100,6 +100,7 @@ async fn a_node_that_found_no_coordinator_in_time_recovers_while_it_runs() {
     let w1 = TestNode::start(Binary::Node, certificates.config("w1").seeds(&[&seeds])).await;
     let observer = certificates.observer(&c1).await;
     observer.awaits_state("w1", MemberState::Alive).await;
+    let client = certificates.client(&w1, "admin").await;
     c1.signal(Signal::KILL);
     c1.ends().await;
     let expired = UnixTime::now().as_secs() + LIFE.as_secs();
@@ -108,14 +109,11 @@ async fn a_node_that_found_no_coordinator_in_time_recovers_while_it_runs() {
     })
     .await;
     let c1 = c1.start_again(Binary::Node).await;
-    let observer = certificates.observer(&c1).await;
-    observer.awaits_state("w1", MemberState::Alive).await;
-    let metrics = certificates.client(&w1, "admin").await.metrics().await;
-    let recovered = sample(&metrics, "p2p_certificate_renewals_total{result=\"recovered\"}");
-    assert_eq!(recovered, Some(1.0), "{}", w1.log());
+    client.awaits_sample("p2p_certificate_renewals_total{result=\"recovered\"}", 1.0).await;
+    let metrics = client.metrics().await;
     assert!(sample(&metrics, "p2p_certificate_renewals_total{result=\"unreachable\"}") >= Some(1.0));
-    let issued = sample(&observer.metrics().await, "p2p_enrolments_total{result=\"recovered\"}");
-    assert_eq!(issued, Some(1.0));
+    let issued = certificates.observer(&c1).await.metrics().await;
+    assert_eq!(sample(&issued, "p2p_enrolments_total{result=\"recovered\"}"), Some(1.0), "{}", w1.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
