@@ -1,8 +1,9 @@
-//! Joining with a token, with real processes over real TLS.
+//! Joining with a token and what follows, with real processes over real TLS.
 
 use p2p_client::{ConnectOptions, Connection, Identity};
-use p2p_node::identity::{GenerateRequest, JoinToken, TokenSecret, UnixTime, generate};
+use p2p_node::identity::{GenerateRequest, JoinToken, PeerCertificate, TokenSecret, UnixTime, generate};
 use p2p_proto::v1::{CreateJoinTokenRequest, JoinTokenState, MemberState};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
@@ -65,6 +66,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start(name: &str) -> Self {
+        Self::start_with(name, "").await
+    }
+
+    /// The same, with more lines in its configuration.
+    async fn start_with(name: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let request = GenerateRequest {
             out: directory.path().to_owned(),
@@ -80,7 +86,7 @@ impl Cluster {
         let yaml = format!(
             "node_id: c\nport: {port}\nbind_address: 127.0.0.1\ncoordinator_mode: true\n\
              ssl_cert_file: c_cert.pem\nssl_key_file: c_key.pem\nstate_directory: data\n\
-             # These tests look often.\nrate_limit_enabled: false\n"
+             # These tests look often.\nrate_limit_enabled: false\n{more}"
         );
         std::fs::write(directory.path().join("node.yaml"), yaml).expect("written");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -300,4 +306,56 @@ async fn join_tokens_are_for_admins_with_their_own_evidence() {
     let node = Connection::connect(&node).await.expect("connects");
     let error = node.create_join_token(CreateJoinTokenRequest::default()).await.expect_err("refused");
     assert!(error.to_string().contains("an admin's certificate, shown to the node that acts"), "{error}");
+}
+
+/// Last second of the certificate in `directory`.
+fn not_after(directory: &Path) -> u64 {
+    let leaf = CertificateDer::from_pem_file(directory.join("node_cert.pem")).expect("a certificate");
+    PeerCertificate::parse(&leaf).expect("a certificate").not_after.as_secs()
+}
+
+#[tokio::test]
+async fn a_worker_that_was_off_for_longer_than_its_certificate_comes_back_without_a_token() {
+    let cluster = Cluster::start_with("shop", "enrolled_certificate_ttl: 10s\n").await;
+    let token = cluster.token(CreateJoinTokenRequest::default()).await;
+    let host = host("w-1");
+    let worker = start(host.path(), &["--join", &token]);
+    let epoch = cluster.sees("w-1").await;
+    let (joined_until, since) = (not_after(host.path()), Instant::now());
+    while not_after(host.path()) == joined_until {
+        assert!(since.elapsed() < PATIENCE, "it renews by itself");
+        tokio::time::sleep(LOOK).await;
+    }
+
+    drop(worker);
+    let since = Instant::now();
+    while UnixTime::now().as_secs() <= not_after(host.path()) {
+        assert!(since.elapsed() < PATIENCE, "the certificate expires");
+        tokio::time::sleep(LOOK).await;
+    }
+    let worker = start(host.path(), &[]);
+    cluster.sees_start_after("w-1", epoch).await;
+    let log = std::fs::read_to_string(&worker.log).expect("a log");
+    assert!(log.contains("recovered; a new certificate and key are written"), "{log}");
+    assert_eq!(cluster.metric("recovered").await, 1);
+    assert_eq!(certificate_files(host.path()), ["ca_cert.pem", "node_cert.pem", "node_key.pem"]);
+}
+
+#[tokio::test]
+async fn a_worker_whose_recovery_is_refused_says_why_and_ends() {
+    let short = "enrolled_certificate_ttl: 10s\nrecover_window: 0\n";
+    let cluster = Cluster::start_with("shop", short).await;
+    let token = cluster.token(CreateJoinTokenRequest::default()).await;
+    let host = host("w-1");
+    let worker = start(host.path(), &["--join", &token]);
+    cluster.sees("w-1").await;
+    drop(worker);
+    let since = Instant::now();
+    while UnixTime::now().as_secs() <= not_after(host.path()) + 1 {
+        assert!(since.elapsed() < PATIENCE, "the certificate expires");
+        tokio::time::sleep(LOOK).await;
+    }
+    let stderr = fails(host.path(), &[]);
+    assert!(stderr.contains("it could not be recovered: the coordinator at"), "{stderr}");
+    assert!(stderr.contains("longer ago than recover_window (0s); join anew with a token of"), "{stderr}");
 }

@@ -2,7 +2,7 @@
 //! in the verb's own file.
 
 use crate::{
-    commands::{certs, cluster, dev, health, metrics, rpc, token},
+    commands::{certs, cluster, dev, doctor, health, metrics, rpc, token},
     output::Format,
     session::TokenSource,
 };
@@ -14,7 +14,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0 ok              1 failure          2 usage       3 not found
   4 not authenticated or denied        5 unreachable
-  6 degraded        8 timed out
+  6 degraded, or findings              8 timed out
   64 + gRPC code    `rpc call`: the called method itself answered with an error
 
 Examples:
@@ -83,6 +83,7 @@ pub(crate) enum Command {
     #[command(alias = "tokens", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl token issue --subject ci --scope 'shop.*'")]
     Token(token::TokenCommand),
+    Doctor(doctor::DoctorArgs),
     Health(health::HealthArgs),
     #[command(alias = "metric")]
     Metrics(metrics::MetricsArgs),

@@ -3,11 +3,15 @@
 use super::{
     advertise, certificate,
     node::{Node, NodeParts},
+    publish::Publisher,
 };
 use crate::{
     auth::Auth,
     config::{Config, SeedAddress},
-    enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
+    enrol::{
+        Enrolment, IssuePolicy, Issuing, JoinError, JoinSource, RenewError, RenewalMetrics, Renewer,
+        TokenStore,
+    },
     gateway::Gateway,
     gossip::{self, GossipSetup, Revoking},
     identity::{Identity as OwnIdentity, IdentityError, IdentityStore, UnixTime},
@@ -51,6 +55,14 @@ pub enum StartError {
     /// Joining with a token.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The certificate has expired, and the node gets no new one.
+    #[error("{expired}; it could not be recovered: {why}")]
+    Recover {
+        /// What was found.
+        expired: Box<IdentityError>,
+        /// Why there is no new one.
+        why: Box<RenewError>,
+    },
     /// The port is taken.
     #[error("{address} is in use by another process; stop that one, or set port or bind_address")]
     PortInUse {
@@ -172,7 +184,10 @@ impl NodeBuilder {
 
         // 3. Certificates, by joining if there are none and a token is given.
         let source = join.or_else(|| config.join_token_file.clone().map(JoinSource::File));
-        let identity = certificate::obtain(&config, source, listening, &mut prepared.tokens).await?;
+        let metrics = Arc::new(Metrics::default());
+        let renewals = metrics.register(RenewalMetrics::register);
+        let identity =
+            certificate::obtain(&config, source, listening, &mut prepared.tokens, &renewals).await?;
         let identity = Arc::new(identity);
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
@@ -181,7 +196,6 @@ impl NodeBuilder {
         let advertised = advertise::addresses(&config, listening);
 
         // 4. Connections to others, the registry, routing.
-        let metrics = Arc::new(Metrics::default());
         let peers_max = config.peer_connections_max.get() as usize;
         let revocations = Revocations::new(&metrics);
         let pool = Arc::new(PeerPool::new(identity.clone(), revocations.clone(), peers_max, &metrics));
@@ -247,6 +261,11 @@ impl NodeBuilder {
             store: prepared.tokens,
             view: gossip.view(),
             advertised: advertised.clone(),
+            revocations: revocations.clone(),
+            policy: IssuePolicy {
+                ttl: config.enrolled_certificate_ttl,
+                recover_window: config.recover_window,
+            },
         };
         let enrolment = Enrolment::new(issuing, &metrics);
         // What is revoked is not known yet: revocation hands its answer in here.
@@ -276,16 +295,34 @@ impl NodeBuilder {
             preface: config.http_preface_timeout,
         };
         let security = security(&config, &identity, &cluster);
-        let server = Server::new(stack, security, revocations.clone(), server_limits, &metrics);
+        let server =
+            Server::new(stack, security, revocations.clone(), server_limits, gossip.view(), &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
         // 7. Tell the cluster.
-        let mut node = Node::new(NodeParts {
+        let renewer = Renewer {
+            identity: identity.clone(),
+            pool: pool.clone(),
+            view: gossip.view(),
+            seeds: config.coordinator_addresses.clone(),
+            names: certificate::names(&config, &advertised),
+            ttl: config.enrolled_certificate_ttl,
+        };
+        let spoken_of = (config.zone.clone(), config.labels.clone());
+        let publisher = Publisher::new(
+            (identity, issuer.clone()),
+            gossip.clone(),
+            registry.clone(),
+            advertised,
+            spoken_of,
+            &metrics,
+        );
+        let mut node = Node::start(NodeParts {
             config,
-            identity,
+            publisher: Arc::new(publisher),
+            renewer: Some((renewer, renewals)).filter(|_| !alone),
             gossip,
             gossip_task,
-            issuer,
             registry,
             pool,
             limits,
@@ -293,11 +330,10 @@ impl NodeBuilder {
             shutdown,
             server_task,
             listening,
-            advertised,
-        });
+        })
+        .await?;
         node.follow_signers(verifier, signer_file);
-        node.rotate_signers().await;
-        node.publish().await?;
+        node.rotate_signers().await?;
         tracing::info!(
             node = %own_id.name,
             cluster = %cluster,

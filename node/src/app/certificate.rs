@@ -1,12 +1,12 @@
-//! The node's certificate at start: found, made, or joined for with a token.
+//! The node's certificate at start: found, made, joined for with a token, or recovered.
 
 use super::{advertise, builder::StartError};
 use crate::{
     config::Config,
-    enrol::{JoinError, JoinSource, Joining, TokenStore, join},
+    enrol::{JoinError, JoinSource, Joining, Recovery, RenewalMetrics, TokenStore, join, recover},
     identity::{
-        BootstrapPolicy, Created, Expected, IdentityError, IdentityFiles, IdentityStore, San, UnixTime,
-        enrolled, ensure, files::node_sans,
+        BootstrapPolicy, Created, Expected, Identity, IdentityError, IdentityFiles, IdentityStore, San,
+        UnixTime, enrolled, ensure, files::node_sans,
     },
 };
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ pub(super) async fn obtain(
     source: Option<JoinSource>,
     listening: SocketAddr,
     tokens: &mut TokenStore,
+    renewals: &RenewalMetrics,
 ) -> Result<IdentityStore, StartError> {
     let files = files(config);
     let may_join = source.is_some() && config.https_enabled;
@@ -30,8 +31,56 @@ pub(super) async fn obtain(
     } else if let Some(source) = source {
         tracing::info!(%source, "this node has a certificate; the join token is not used");
     }
+    let (load_config, load_files) = (config.clone(), files.clone());
+    match blocking(move || load(&load_config, load_files)).await? {
+        Err(expired @ IdentityError::Expired { .. }) if config.https_enabled => {
+            revive(config, files.clone(), expired, tokens, renewals).await?;
+        }
+        loaded => return Ok(loaded?),
+    }
     let load_config = config.clone();
     Ok(blocking(move || load(&load_config, files)).await??)
+}
+
+/// A new certificate for a node whose own has expired: from its own CA, or from a coordinator that the old key
+/// convinces.
+async fn revive(
+    config: &Config,
+    files: IdentityFiles,
+    expired: IdentityError,
+    tokens: &TokenStore,
+    renewals: &RenewalMetrics,
+) -> Result<(), StartError> {
+    let IdentityError::Expired { not_after, .. } = &expired else { return Err(expired.into()) };
+    let (last_second, expectation, load_files) = (*not_after, expectation(config), files.clone());
+    // As it was in its last second: whole, and able to sign.
+    let identity = blocking(move || Identity::load(&load_files, &expectation, last_second)).await??;
+    if identity.stands_alone() {
+        return Err(expired.into());
+    }
+    tracing::warn!(%expired, "recovering");
+    let joined = tokens.coordinators().into_iter();
+    let recovery = Recovery {
+        names: node_sans(&config.node_id, &sans(config)),
+        expired: identity,
+        files,
+        seeds: config.coordinator_addresses.iter().cloned().chain(joined).collect(),
+        ttl: config.enrolled_certificate_ttl,
+    };
+    match recover(recovery).await {
+        Ok(how) => {
+            renewals.count(how.word());
+            tracing::info!(node = %config.node_id, "recovered; a new certificate and key are written");
+            Ok(())
+        }
+        Err(why) => Err(StartError::Recover { expired: Box::new(expired), why: Box::new(why) }),
+    }
+}
+
+/// Names to renew the certificate with, beside those that it carries.
+pub(super) fn names(config: &Config, advertised: &[SocketAddr]) -> Vec<San> {
+    let advertised = advertised.iter().map(|address| San::Ip(address.ip()));
+    node_sans(&config.node_id, &sans(config)).into_iter().chain(advertised).collect()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
@@ -61,7 +110,7 @@ fn verifies(config: &Config) -> bool {
 
 fn make(config: &Config, files: &IdentityFiles, may_join: bool) -> Result<Created, StartError> {
     if enrolled::complete(files).map_err(JoinError::from)? {
-        tracing::info!(certificate = %files.cert.display(), "completed a join that had been interrupted");
+        tracing::info!(certificate = %files.cert.display(), "completed a join or renewal that had been interrupted");
     }
     if may_join && config.coordinator_mode && !files.cert.exists() {
         return Err(JoinError::Coordinator.into());
@@ -110,14 +159,17 @@ async fn enrol(
     Ok(join(&token, joining).await?)
 }
 
-fn load(config: &Config, files: IdentityFiles) -> Result<IdentityStore, IdentityError> {
-    let expected = Expected {
+fn expectation(config: &Config) -> Expected {
+    Expected {
         node_id: config.node_id.clone(),
         cluster_id: config.cluster_id.clone(),
         coordinator: config.coordinator_mode,
         may_stand_alone: !verifies(config),
-    };
-    let store = IdentityStore::load(files, expected, UnixTime::now())?;
+    }
+}
+
+fn load(config: &Config, files: IdentityFiles) -> Result<IdentityStore, IdentityError> {
+    let store = IdentityStore::load(files, expectation(config), UnixTime::now())?;
     for warning in store.current().warnings() {
         tracing::warn!("{warning}");
     }

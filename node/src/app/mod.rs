@@ -6,7 +6,8 @@
 //! | [`node`] | a running node and its shutdown, in order |
 //! | `advertise` | the address that others should dial |
 //! | `certificate` | the node's certificate at start: found, made or joined for |
-//! | `publish` | what this node tells the cluster of itself |
+//! | `publish` | what the node tells the cluster of itself, with which certificates |
+//! | `upkeep` | certificates renewed in time, and reloaded when their files change |
 //! | `run` | a node as a process: configuration, signals, exit codes |
 
 mod advertise;
@@ -15,6 +16,7 @@ mod certificate;
 pub mod node;
 mod publish;
 mod run;
+mod upkeep;
 
 pub use builder::{NodeBuilder, StartError};
 pub use node::Node;

@@ -1,19 +1,22 @@
 //! A running node, and its shutdown in order.
 
-use super::publish::{Publisher, keep_rotating};
+use super::{
+    publish::{Publisher, keep_rotating},
+    upkeep,
+};
 use crate::{
     config::Config,
+    enrol::{RenewalMetrics, Renewer},
     gossip::Gossip,
-    identity::{IdentityError, IdentityStore, Reloaded, UnixTime},
+    identity::{IdentityError, Reloaded},
     limit::Limits,
     peer::PeerPool,
     registry::Registry,
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
-    token::{self, Issuer, SignerFile, Verifier},
+    token::{self, SignerFile, Verifier},
 };
 use p2p_core::{Role, gossip::View, record::Refusal};
-use prometheus_client::metrics::gauge::Gauge;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -28,10 +31,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct NodeParts {
     pub(super) config: Config,
-    pub(super) identity: Arc<IdentityStore>,
+    pub(super) publisher: Arc<Publisher>,
+    /// What renews the node's certificate; `None` for a node that stands alone.
+    pub(super) renewer: Option<(Renewer, RenewalMetrics)>,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
-    pub(super) issuer: Arc<Issuer>,
     pub(super) registry: Arc<Registry>,
     pub(super) pool: Arc<PeerPool>,
     pub(super) limits: Arc<Limits>,
@@ -39,7 +43,6 @@ pub(super) struct NodeParts {
     pub(super) shutdown: Shutdown,
     pub(super) server_task: JoinHandle<()>,
     pub(super) listening: SocketAddr,
-    pub(super) advertised: Vec<SocketAddr>,
 }
 
 /// A running node. Dropping it does not stop it; [`Self::shutdown`] does.
@@ -47,34 +50,25 @@ pub(super) struct NodeParts {
 pub struct Node {
     parts: NodeParts,
     background: Vec<JoinHandle<()>>,
-    publisher: Arc<Publisher>,
 }
 
 impl Node {
-    pub(super) fn new(parts: NodeParts) -> Self {
-        let certificate_expiry = Gauge::default();
-        parts.metrics.register(|registry| {
-            registry.register(
-                "certificate_expiry_timestamp_seconds",
-                "End of this node's certificate, Unix time",
-                certificate_expiry.clone(),
-            );
-        });
-        let publisher = Arc::new(Publisher {
-            zone: parts.config.zone.clone(),
-            labels: parts.config.labels.as_map().clone(),
-            identity: parts.identity.clone(),
-            issuer: parts.issuer.clone(),
-            gossip: parts.gossip.clone(),
-            registry: parts.registry.clone(),
-            advertised: parts.advertised.clone(),
-            certificate_expiry,
-        });
-        let background = vec![
+    /// Publishes the node and starts what runs beside it.
+    pub(super) async fn start(mut parts: NodeParts) -> Result<Self, Refusal> {
+        let publisher = parts.publisher.clone();
+        publisher.publish().await?;
+        let mut background = vec![
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(evict_idle_clients(parts.limits.clone())),
+            tokio::spawn(upkeep::watch_files(publisher.clone())),
         ];
-        Self { parts, background, publisher }
+        background.extend(
+            parts
+                .renewer
+                .take()
+                .map(|(renewer, metrics)| tokio::spawn(upkeep::renew(publisher.clone(), renewer, metrics))),
+        );
+        Ok(Self { parts, background })
     }
 
     /// Where the node accepts connections.
@@ -84,7 +78,7 @@ impl Node {
 
     /// Where it tells others to dial.
     pub fn advertised(&self) -> SocketAddr {
-        self.parts.advertised.first().copied().unwrap_or(self.parts.listening)
+        self.parts.publisher.advertised().unwrap_or(self.parts.listening)
     }
 
     /// The cluster as the node sees it, and its changes.
@@ -97,25 +91,26 @@ impl Node {
         &self.parts.metrics
     }
 
-    /// Publishes what this node is and serves, with the identity in force.
-    pub(super) async fn publish(&self) -> Result<(), Refusal> {
-        self.publisher.publish().await
-    }
-
     /// Learns the keys that verify access tokens from the cluster, from now on.
     pub(super) fn follow_signers(&mut self, verifier: Arc<Verifier>, file: SignerFile) {
-        let (identity, view) = (self.parts.identity.clone(), self.parts.gossip.view());
+        let (identity, view) = (self.parts.publisher.identity.clone(), self.parts.gossip.view());
         self.background.push(tokio::spawn(token::follow(verifier, identity, view, file)));
     }
 
-    /// At a coordinator: makes the keys that sign access tokens, and replaces them in time from now on.
-    pub(super) async fn rotate_signers(&mut self) {
-        if self.parts.identity.current().spiffe().role == Role::Coordinator {
-            if let Err(error) = self.publisher.rotate_signers().await {
-                tracing::warn!(error, "this coordinator cannot issue access tokens");
-            }
-            self.background.push(tokio::spawn(keep_rotating(self.publisher.clone())));
+    /// At a coordinator: makes the keys that sign access tokens, tells the cluster, and replaces them in time from
+    /// now on.
+    pub(super) async fn rotate_signers(&mut self) -> Result<(), Refusal> {
+        let publisher = self.parts.publisher.clone();
+        if publisher.identity.current().spiffe().role != Role::Coordinator {
+            return Ok(());
         }
+        match publisher.rotate_signers().await {
+            Ok(false) => {}
+            Ok(true) => publisher.publish().await?,
+            Err(error) => tracing::warn!(error, "this coordinator cannot issue access tokens"),
+        }
+        self.background.push(tokio::spawn(keep_rotating(publisher)));
+        Ok(())
     }
 
     /// Reads the certificate files anew. New handshakes use them; open connections stay.
@@ -124,13 +119,7 @@ impl Node {
     ///
     /// When the files do not hold together; the identity in force stays.
     pub async fn reload_certificates(&self) -> Result<Reloaded, IdentityError> {
-        let reloaded = self.parts.identity.reload(UnixTime::now())?;
-        if reloaded == Reloaded::Replaced
-            && let Err(refusal) = self.publish().await
-        {
-            tracing::error!(error = %refusal, "the new certificate could not be published");
-        }
-        Ok(reloaded)
+        self.parts.publisher.reload().await
     }
 
     /// Waits until a part that must never end has ended: a defect. The node is then better restarted.

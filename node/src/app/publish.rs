@@ -1,54 +1,121 @@
-//! What this node tells the cluster of itself, put together from the parts that know it.
+//! What a node tells the cluster of itself, and the certificates that it tells it with.
 
 use crate::{
+    config::Labels,
     gossip::Gossip,
-    identity::{IdentityStore, UnixTime},
+    identity::{IdentityError, IdentityStore, Reloaded, UnixTime},
     registry::Registry,
+    telemetry::Metrics,
     token::Issuer,
 };
 use bytes::Bytes;
 use p2p_core::record::{OwnRecords, Refusal};
 use p2p_proto::v1::{NodeRecord, TokenSigner};
 use prometheus_client::metrics::gauge::Gauge;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{sync::Mutex, task::JoinError};
 
 /// Pause between two looks at whether a token signer is due.
 const ROTATION_PAUSE: Duration = Duration::from_secs(60);
 
-/// Puts the node's records together and hands them to gossip.
+/// When the certificates in force end.
+#[derive(Debug, Default)]
+struct Expiry {
+    certificate: Gauge,
+    ca: Gauge,
+}
+
+/// What a node publishes.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    pub(super) zone: String,
-    pub(super) labels: BTreeMap<String, String>,
     pub(super) identity: Arc<IdentityStore>,
-    pub(super) issuer: Arc<Issuer>,
-    pub(super) gossip: Gossip,
-    pub(super) registry: Arc<Registry>,
-    pub(super) advertised: Vec<SocketAddr>,
-    pub(super) certificate_expiry: Gauge,
+    issuer: Arc<Issuer>,
+    gossip: Gossip,
+    registry: Arc<Registry>,
+    advertised: Vec<SocketAddr>,
+    zone: String,
+    labels: Labels,
+    expiry: Expiry,
+    /// Held while certificates change, so that what is in force is what was published last.
+    change: Mutex<()>,
 }
 
 impl Publisher {
-    /// Publishes with the identity in force.
+    pub(super) fn new(
+        (identity, issuer): (Arc<IdentityStore>, Arc<Issuer>),
+        gossip: Gossip,
+        registry: Arc<Registry>,
+        advertised: Vec<SocketAddr>,
+        (zone, labels): (String, Labels),
+        metrics: &Metrics,
+    ) -> Self {
+        let expiry = Expiry::default();
+        metrics.register(|registry| {
+            registry.register(
+                "certificate_expiry_timestamp_seconds",
+                "End of this node's certificate, Unix time",
+                expiry.certificate.clone(),
+            );
+            registry.register(
+                "ca_certificate_expiry_timestamp_seconds",
+                "End of the CA certificate that this node's certificate rests on, Unix time; 0 without a CA",
+                expiry.ca.clone(),
+            );
+        });
+        Self { identity, issuer, gossip, registry, advertised, zone, labels, expiry, change: Mutex::new(()) }
+    }
+
+    pub(super) fn advertised(&self) -> Option<SocketAddr> {
+        self.advertised.first().copied()
+    }
+
+    /// Publishes what this node is and serves, with the identity in force.
     pub(super) async fn publish(&self) -> Result<(), Refusal> {
         let identity = self.identity.current();
-        let expiry = identity.not_after().as_secs();
-        self.certificate_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
-        let signers = self
-            .issuer
-            .chains()
-            .into_iter()
+        let seconds = |at: UnixTime| i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+        self.expiry.certificate.set(seconds(identity.not_after()));
+        self.expiry.ca.set(identity.ca_not_after().map_or(0, seconds));
+        let signers = self.issuer.chains().into_iter();
+        let signers = signers
             .map(|chain| TokenSigner { certificate_chain: chain.into_iter().map(Bytes::from).collect() });
         let node = NodeRecord {
             certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
             addresses: self.advertised.iter().map(ToString::to_string).collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             zone: self.zone.clone(),
-            labels: self.labels.clone(),
+            labels: self.labels.as_map().clone(),
             leaving: false,
             token_signers: signers.collect(),
         };
         self.gossip.publish(OwnRecords { node, services: self.registry.records() }).await
+    }
+
+    /// Reads the certificate files anew, and publishes what has changed. New handshakes use it; open
+    /// connections stay.
+    pub(super) async fn reload(&self) -> Result<Reloaded, IdentityError> {
+        match self.change(|store| store.reload(UnixTime::now())).await {
+            Ok(reloaded) => reloaded,
+            Err(error) => {
+                tracing::error!(%error, "the reload was cut off");
+                Ok(Reloaded::Unchanged)
+            }
+        }
+    }
+
+    /// Lets `work`, which may block, change the identity in force, one at a time, and publishes it if it has.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&IdentityStore) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let _change = self.change.lock().await;
+        let (before, identity) = (self.identity.current(), self.identity.clone());
+        let done = tokio::task::spawn_blocking(move || work(&identity)).await?;
+        if !Arc::ptr_eq(&before, &self.identity.current())
+            && let Err(refusal) = self.publish().await
+        {
+            tracing::error!(error = %refusal, "the new certificate could not be published");
+        }
+        Ok(done)
     }
 
     /// Makes and replaces the keys that sign access tokens; tells whether there are new ones, or why this

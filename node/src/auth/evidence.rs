@@ -3,6 +3,7 @@
 use super::metrics::ASSERTION;
 use crate::{
     error::{Fault, Reason},
+    identity::PeerCertificate,
     revocation::{LiveConnection, UsedToken},
     token::{AccessToken, TokenRefusal, Verifier},
 };
@@ -28,7 +29,9 @@ pub struct Connection {
     pub address: IpAddr,
     /// Whom its certificate names.
     pub principal: Principal,
-    /// The same as services read it.
+    /// What the certificate says, where there is one.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// The principal as services read it.
     header: Option<HeaderValue>,
     /// Closes it when what it rests on is revoked.
     live: Option<LiveConnection>,
@@ -43,7 +46,13 @@ impl Connection {
                 HeaderValue::from_str(&principal.to_string()).ok()
             }
         };
-        Self { address, principal, header, live: None }
+        Self { address, principal, certificate: None, header, live: None }
+    }
+
+    /// A connection from `address` that was opened with `certificate`, which is verified.
+    pub fn with_certificate(address: IpAddr, certificate: PeerCertificate) -> Self {
+        let principal = Principal::Certificate(certificate.spiffe.clone());
+        Self { certificate: Some(Arc::new(certificate)), ..Self::new(address, principal) }
     }
 
     /// The same, to be closed when a token that is shown over it is revoked.

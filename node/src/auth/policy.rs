@@ -79,6 +79,8 @@ const TABLE: &[(&str, Access)] = &[
     ("p2p.v1.EnrollmentService/CreateJoinToken", Access::Admin),
     ("p2p.v1.EnrollmentService/Enroll", Access::Public),
     ("p2p.v1.EnrollmentService/ListJoinTokens", Access::Admin),
+    ("p2p.v1.EnrollmentService/Recover", Access::Public),
+    ("p2p.v1.EnrollmentService/Renew", Access::Node),
     ("p2p.v1.EnrollmentService/RevokeJoinToken", Access::Admin),
     ("p2p.v1.GossipService/*", Access::Node),
     ("p2p.v1.RegistryService/GetDescriptors", Access::Member),

@@ -15,6 +15,9 @@ const MAX_ZONE_LEN: usize = 63;
 /// Smallest useful message limit, in bytes: a call with its metadata.
 const MIN_MESSAGE_BYTES: u32 = 1024;
 
+/// Shortest life of an enrolled certificate: room for a renewal and a few tries.
+const MIN_CERTIFICATE_TTL: Duration = Duration::from_secs(10);
+
 /// Every rule that is broken. A rule is skipped where a value that it needs is itself wrong.
 pub(super) fn across_keys(parsed: &Parsed, sources: &Sources) -> Vec<ConfigError> {
     let mut check = Check { sources, errors: Vec::new() };
@@ -29,6 +32,10 @@ pub(super) fn across_keys(parsed: &Parsed, sources: &Sources) -> Vec<ConfigError
             &["rpc_max_message_bytes"],
             format!("found {bytes}, expected at least {MIN_MESSAGE_BYTES}"),
         );
+    }
+    if parsed.enrolled_certificate_ttl.is_some_and(|ttl| ttl < MIN_CERTIFICATE_TTL) {
+        let least = format_duration(MIN_CERTIFICATE_TTL);
+        check.refuse(&["enrolled_certificate_ttl"], format!("expected a duration of at least {least}"));
     }
     check.errors
 }

@@ -151,6 +151,15 @@ settings! {
     /// ca_key.pem beside ssl_cert_file.
     ssl_ca_key_file: PathBuf = "" or ca_key_beside;
 
+    /// How long the certificates live that this coordinator issues to nodes; they renew themselves after two
+    /// thirds of it. At least 10s. Shorter limits what a stolen key is worth, and how long a coordinator may be
+    /// away: a third of it.
+    enrolled_certificate_ttl: Duration = "30d";
+
+    /// How long after its end a node's certificate still gets it a new one from this coordinator, without a
+    /// join token: longer than nodes are switched off. 0 never.
+    recover_window: Duration = "30d";
+
     /// Where the node keeps what must survive a restart. A directory of its own for each node, on a local
     /// disk; it is created if missing, for the node's user only.
     state_directory: PathBuf = "data";

@@ -275,6 +275,7 @@ fn rules_between_keys_name_a_key_that_was_set() {
              rate_limit_enabled: false for no limits",
         ),
         ("rpc_default_timeout: 0", "rpc_default_timeout: found 0, expected a duration above zero"),
+        ("enrolled_certificate_ttl: 9s", "enrolled_certificate_ttl: expected a duration of at least 10s"),
         ("rpc_max_message_bytes: 1023", "rpc_max_message_bytes: found 1023, expected at least 1024"),
         (
             "jwt_blacklist_file: gossip_state.json",
@@ -293,6 +294,7 @@ fn rules_between_keys_let_through_what_they_should() {
     valid("gossip_interval_min: 3\ngossip_interval_max: 60\n");
     valid("coordinator_mode: false\ncoordinator_addresses: []\n");
     valid("shutdown_grace: 0\nport: 0\n");
+    valid("enrolled_certificate_ttl: 10s\nrecover_window: 0\n");
     // A rule is not judged by a value that is itself wrong.
     let lines = errors("gossip_interval_min: x\ngossip_interval_current: 1\n");
     assert_eq!(lines.lines().count(), 1, "{lines}");

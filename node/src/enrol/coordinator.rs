@@ -1,8 +1,10 @@
 //! The coordinator's side: makes join tokens, and certificates for those who redeem them.
 
 mod admin;
+mod reissue;
 
 pub use admin::NewToken;
+pub use reissue::{RecoverRequest, RenewRequest};
 
 use super::{
     attempts::Attempts,
@@ -10,16 +12,17 @@ use super::{
     names::Names,
     refusal::Refusal,
     store::TokenStore,
-    token::{Redeemable, StoredToken, Use, check_secret, hash},
+    token::{Newest, Redeemable, StoredToken, Use, check_secret, hash},
 };
 use crate::{
     config::AdvertiseAddress,
     error::{Fault, Reason},
     identity::{
         Ca, CaError, Enrolled, Identity, IdentityStore, LeafRequest, PeerCertificate, San, TokenId,
-        TokenSecret, UnixTime, Validity, inspect, pem, proven_key,
+        TokenSecret, UnixTime, Validity, proven_key,
     },
     persist::PersistError,
+    revocation::Revocations,
     telemetry::Metrics,
     token::{KeepSigners, StoredSigner},
 };
@@ -43,12 +46,19 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-/// Validity of an enrolled certificate, in days.
-const CERTIFICATE_DAYS: u32 = 30;
 /// Longest wait for a new node to be reached.
 const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most new nodes that are dialled at a time.
 const DIAL_BACKS_MAX: usize = 64;
+
+/// How certificates are issued to nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct IssuePolicy {
+    /// `enrolled_certificate_ttl`: how long they live.
+    pub ttl: Duration,
+    /// `recover_window`: how long after its end a certificate still proves who asks for a new one.
+    pub recover_window: Duration,
+}
 
 /// What enrolment works with.
 #[derive(Debug)]
@@ -61,6 +71,10 @@ pub struct Issuing {
     pub view: watch::Receiver<Arc<View>>,
     /// Where this node tells others to dial it, most preferred first.
     pub advertised: Vec<SocketAddr>,
+    /// How it issues.
+    pub policy: IssuePolicy,
+    /// Who is banned.
+    pub revocations: Arc<Revocations>,
 }
 
 /// A request to enrol, as it came.
@@ -104,6 +118,8 @@ pub struct Enrolment {
     store: Mutex<TokenStore>,
     view: watch::Receiver<Arc<View>>,
     advertised: Vec<SocketAddr>,
+    policy: IssuePolicy,
+    revocations: Arc<Revocations>,
     attempts: Mutex<Attempts>,
     dial_backs: Semaphore,
     metrics: EnrolMetrics,
@@ -118,6 +134,8 @@ impl Enrolment {
             store: Mutex::new(issuing.store),
             view: issuing.view,
             advertised: issuing.advertised,
+            policy: issuing.policy,
+            revocations: issuing.revocations,
             attempts: Mutex::new(Attempts::new(Instant::now())),
             dial_backs: Semaphore::new(DIAL_BACKS_MAX),
             metrics,
@@ -159,12 +177,29 @@ impl Enrolment {
         result.map(|(enrolled, _)| enrolled)
     }
 
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges one attempt to `from`.
+    fn charge(&self, from: IpAddr) -> Result<(), Refusal> {
+        let charged = self.attempts().take(from, Instant::now());
+        charged.map_err(|retry_after| Refusal::TooMany { retry_after })
+    }
+
+    /// Whether a certificate may be issued to `node` at all, asked by enrolment, renewal and recovery alike.
+    fn may_issue(&self, node: &NodeId) -> Result<(), Refusal> {
+        match self.revocations.is_evicted(node) {
+            true => Err(Refusal::Evicted { node: node.clone() }),
+            false => Ok(()),
+        }
+    }
+
     async fn enrol_charged(self: &Arc<Self>, request: Request) -> Result<(Enrolled, &'static str), Refusal> {
-        let attempts = || self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         let from = request.from;
-        attempts().take(from, Instant::now()).map_err(|retry_after| Refusal::TooMany { retry_after })?;
+        self.charge(from)?;
         let enrolled = self.enrol_proven(request).await?;
-        attempts().give_back(from, Instant::now());
+        self.attempts().give_back(from, Instant::now());
         Ok(enrolled)
     }
 
@@ -211,6 +246,7 @@ impl Enrolment {
         };
         let redeemable = token.redeem(&public_key, now)?;
         let node = node_for(token, &request.node_id)?;
+        self.may_issue(&node)?;
         if let Redeemable::Again(certificate) = redeemable {
             return Ok(Step::Again(certificate));
         }
@@ -248,11 +284,13 @@ impl Enrolment {
             ));
         }
         let key = hash(public_key);
-        let mut issued = store.issued_to(node);
-        match issued.find(|used| used.not_after >= now.as_secs() && used.key_sha256 != key) {
-            Some(used) => taken(format!(
+        let used = store.issued_to(node).map(|used| (&used.key_sha256, used.not_after));
+        let newest = store.newest(node).map(|newest| (&newest.key_sha256, newest.not_after));
+        let mut issued = used.chain(newest);
+        match issued.find(|(holder, not_after)| *not_after >= now.as_secs() && **holder != key) {
+            Some((_, not_after)) => taken(format!(
                 "a node that joined with another key has a certificate until {}",
-                until(i64::try_from(used.not_after).unwrap_or(i64::MAX))
+                until(i64::try_from(not_after).unwrap_or(i64::MAX))
             )),
             None => Ok(()),
         }
@@ -271,8 +309,9 @@ impl Enrolment {
 
     /// Issues and records. The token is looked at again: others may have used it up during the dial.
     fn issue(&self, proven: &Proven, sans: &[String], now: UnixTime) -> Result<Vec<u8>, Refusal> {
+        self.may_issue(&proven.node)?;
         let identity = self.identity.current();
-        let names = self.names(&identity, &proven.node, proven.address.ip());
+        let names = self.names(&identity, &proven.node, Some(proven.address.ip()));
         let ca = self.ca(&identity, now)?;
         let mut store = self.store();
         let token = store.find(&proven.token).ok_or(Refusal::Unknown)?;
@@ -280,33 +319,28 @@ impl Enrolment {
             return Ok(certificate);
         }
         self.check_free(&store, token, &proven.node, &proven.public_key, now)?;
+        let grant = token.grant.as_ref().map(|globs| Grant::parse(globs)).transpose()?;
+        let spiffe = SpiffeId::new(identity.cluster_id().clone(), token.role, proven.node.clone());
         let (sans, left_out) = names.choose(sans);
         if !left_out.is_empty() {
             tracing::warn!(member = %proven.node, names = ?left_out, "names left out of the certificate: not valid, or another node's");
         }
-        let grant = token.grant.as_ref().map(|globs| Grant::parse(globs)).transpose()?;
-        let request = LeafRequest {
-            spiffe: SpiffeId::new(identity.cluster_id().clone(), token.role, proven.node.clone()),
-            sans,
-            grant,
-            validity: Validity::days(now, CERTIFICATE_DAYS)?,
-        };
-        let certificate = ca.certify(&request, &proven.public_key)?.to_vec();
-        let not_after = PeerCertificate::parse(&certificate).map_err(CaError::from)?.not_after;
-        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, not_after);
-        store.record(&proven.token, redemption)?;
+        let request = LeafRequest { spiffe, sans, grant, validity: Validity::lasting(now, self.policy.ttl) };
+        let (certificate, said) = certify(&ca, &request, &proven.public_key)?;
+        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, said.not_after);
+        let newest = Newest::of(&said);
+        store.record(&proven.token, redemption, newest, self.forget_before(now))?;
         Ok(certificate)
     }
 
+    /// Certificates that ended before it prove nothing any more.
+    fn forget_before(&self, now: UnixTime) -> u64 {
+        now.as_secs().saturating_sub(self.policy.recover_window.as_secs())
+    }
+
     /// The names that are other nodes': their ids, their addresses, and what our own certificate carries.
-    fn names(&self, identity: &Identity, node: &NodeId, proven: IpAddr) -> Names {
-        let mut taken = BTreeSet::new();
-        let own = identity.chain_der().first().map(|der| pem::to_text(der));
-        for info in own.into_iter().filter_map(|pem| inspect(pem.as_bytes(), UnixTime::now()).ok()).flatten()
-        {
-            taken.extend(info.dns_names.into_iter().map(San::Dns));
-            taken.extend(info.ip_addresses.into_iter().map(San::Ip));
-        }
+    fn names(&self, identity: &Identity, node: &NodeId, proven: Option<IpAddr>) -> Names {
+        let mut taken: BTreeSet<San> = identity.names().into_iter().collect();
         let view = self.view.borrow();
         for (other, member) in view.members.iter().filter(|(other, _)| *other != node) {
             taken.insert(San::Dns(other.to_string()));
@@ -337,6 +371,13 @@ impl KeepSigners for Enrolment {
     fn keep_signers(&self, signers: Vec<StoredSigner>) -> Result<(), PersistError> {
         self.store().keep_signers(signers)
     }
+}
+
+/// Signs, and reads what was signed.
+fn certify(ca: &Ca, request: &LeafRequest, public_key: &[u8]) -> Result<(Vec<u8>, PeerCertificate), CaError> {
+    let certificate = ca.certify(request, public_key)?.to_vec();
+    let said = PeerCertificate::parse(&certificate)?;
+    Ok((certificate, said))
 }
 
 fn token_id(request: &Request) -> Option<TokenId> {

@@ -1,4 +1,5 @@
-//! How hosts become nodes: join tokens, made and redeemed at a coordinator.
+//! How hosts become nodes and stay it: join tokens, made and redeemed at a coordinator, and the certificates
+//! that follow.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -6,9 +7,10 @@
 //! | [`store`] | all of them, durable in `identity_state.json` |
 //! | [`attempts`] | how often strangers may try |
 //! | [`refusal`] | why an enrolment is refused: one answer for strangers, each reason told to the operator |
-//! | [`coordinator`] | [`Enrolment`]: makes tokens, checks requests, dials the new node back, issues |
+//! | [`coordinator`] | [`Enrolment`]: makes tokens, checks requests, dials the new node back, issues; issues anew |
 //! | [`names`] | which of the names that a node asks for its certificate may carry |
 //! | [`mod@join`] | the new node's side: finds the coordinator, proves it, asks, installs |
+//! | [`renew`] [`mod@recover`] | a node's next certificate: before the present one ends, and after |
 //! | `source` | where a join token is given: argument, file, standard input |
 //!
 //! ```text
@@ -17,21 +19,26 @@
 //!           └─ three files ◀── checked certificate ◀── answer ◀── identity_state.json (before the answer)
 //! ```
 //!
-//! Not here: what a certificate is and how it is verified ([`crate::identity`]), renewal and recovery, and
-//! coordinators that join (they need intermediate CAs of their own).
+//! Not here: what a certificate is and how it is verified ([`crate::identity`]), when a node renews and the reload
+//! that follows (`app`), and coordinators that join (they need intermediate CAs of their own).
 
 pub mod attempts;
 pub mod coordinator;
 pub mod join;
 mod metrics;
 pub mod names;
+pub mod recover;
 pub mod refusal;
+pub mod renew;
 mod source;
 pub mod store;
 pub mod token;
 
-pub use coordinator::{Enrolment, Issuing, NewToken, Request};
+pub use coordinator::{Enrolment, IssuePolicy, Issuing, NewToken, RecoverRequest, RenewRequest, Request};
 pub use join::{JoinError, Joining, join};
+pub use metrics::RenewalMetrics;
+pub use recover::{Recovery, recover};
 pub use refusal::Refusal;
+pub use renew::{How, RenewError, Renewal, Renewer};
 pub use source::{JoinSource, SourceError};
 pub use store::{StoreError, TokenStore};

@@ -17,15 +17,16 @@ pub const MAX_NAMES_LEN: usize = 2048;
 pub struct Names {
     /// Names and addresses that are other nodes'.
     pub taken: BTreeSet<San>,
-    /// The address at which the coordinator has just reached the node.
-    pub proven: IpAddr,
+    /// The address at which the node was reached: by the coordinator when it joined, by the others since.
+    pub proven: Option<IpAddr>,
 }
 
 impl Names {
     /// Those of `asked` that are DNS names or IP addresses and nobody else's, each once; and the others, for
     /// the log.
     pub fn choose(&self, asked: &[String]) -> (Vec<San>, Vec<String>) {
-        let (mut chosen, mut refused) = (BTreeSet::from([San::Ip(self.proven)]), Vec::new());
+        let (mut chosen, mut refused) =
+            (self.proven.into_iter().map(San::Ip).collect::<BTreeSet<_>>(), Vec::new());
         let mut bytes = 0;
         for text in asked {
             match text.parse() {
@@ -63,7 +64,7 @@ mod tests {
 
     fn names(taken: &[&str]) -> Names {
         let taken = taken.iter().map(|text| text.parse().unwrap()).collect();
-        Names { taken, proven: [10, 0, 0, 7].into() }
+        Names { taken, proven: Some([10, 0, 0, 7].into()) }
     }
 
     fn chosen(names: &Names, asked: &[&str]) -> Vec<String> {

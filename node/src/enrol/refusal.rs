@@ -1,17 +1,21 @@
-//! Why an enrolment is refused. Whoever does not prove to hold a valid token learns nothing of the reason.
+//! Why an enrolment, a renewal or a recovery is refused. Whoever does not prove to hold a valid token learns nothing of the reason.
 
 use crate::{
+    config::format_duration,
     error::{Fault, Reason},
-    identity::{CaError, InvalidCsr},
+    identity::{CaError, InvalidCsr, TrustError},
     persist::PersistError,
 };
-use p2p_core::{NodeId, grant::InvalidGrant};
+use p2p_core::{NodeId, SpiffeId, grant::InvalidGrant};
+use p2p_proto::Timestamp;
 use std::{net::SocketAddr, time::Duration};
 
 /// What strangers are told, whatever was wrong.
 pub const ONE_ANSWER: &str = "the join token is not valid";
+/// What whoever does not prove to hold an expired certificate of this cluster is told.
+pub const ONE_RECOVERY_ANSWER: &str = "the certificate and the signature do not prove a node of this cluster";
 
-/// Why an enrolment is refused. The token can still be redeemed unless the variant says otherwise.
+/// Why a certificate is refused. A token can still be redeemed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// No such token was made here, or it is long gone.
@@ -74,6 +78,44 @@ pub enum Refusal {
         /// What the system says.
         why: String,
     },
+    /// The certificate shown for a recovery, or the signature, is not to be believed.
+    #[error("the recovery is not proven: {0}")]
+    Untrusted(#[from] TrustError),
+    /// The certificate of the connection has expired meanwhile.
+    #[error("the certificate of {0} has expired; Recover takes it")]
+    Lapsed(SpiffeId),
+    /// The certificate ended too long ago.
+    #[error(
+        "the certificate of {spiffe} expired on {}, longer ago than recover_window ({}); join anew with a token of \
+         `p2pctl cluster join-token create --node {} --replace`",
+        Timestamp { seconds: i64::try_from(*ended).unwrap_or(i64::MAX), nanos: 0 }, format_duration(*window), spiffe.name
+    )]
+    TooOld {
+        /// Whose.
+        spiffe: SpiffeId,
+        /// When, Unix seconds.
+        ended: u64,
+        /// How long ago it may be.
+        window: Duration,
+    },
+    /// The id was given to somebody else since.
+    #[error(
+        "another key has a newer certificate of {0}: the id was handed over, or this host runs on old files; join anew \
+         with a token of `p2pctl cluster join-token create --node {0} --replace`"
+    )]
+    Superseded(NodeId),
+    /// A coordinator asks.
+    #[error("{0} is not a worker: who holds the CA's key issues for itself, and no other coordinator does")]
+    NoWorker(SpiffeId),
+    /// This node issues no certificates; who does.
+    #[error("{0}")]
+    NotHere(String),
+    /// The node id is banned from the cluster.
+    #[error("node {node} is evicted; an admin must run `p2pctl cluster readmit {node}` first")]
+    Evicted {
+        /// Whose.
+        node: NodeId,
+    },
     /// The CA cannot issue.
     #[error("the coordinator cannot issue certificates: {0}")]
     Ca(#[from] CaError),
@@ -104,13 +146,20 @@ impl Refusal {
             Self::OtherNode { .. } => "other_node",
             Self::NodeIdTaken { .. } => "node_id_taken",
             Self::Unreachable { .. } => "unreachable",
+            Self::Untrusted(_) => "untrusted",
+            Self::Lapsed(_) => "lapsed",
+            Self::TooOld { .. } => "too_old",
+            Self::Superseded(_) => "superseded",
+            Self::NoWorker(_) => "no_worker",
+            Self::NotHere(_) => "not_here",
+            Self::Evicted { .. } => "evicted",
             Self::Ca(_) | Self::Grant(_) => "ca",
             Self::State(_) | Self::Interrupted => "state",
         }
     }
 
     /// All words of [`Self::word`].
-    pub const WORDS: [&'static str; 14] = [
+    pub const WORDS: [&'static str; 21] = [
         "unknown",
         "wrong_secret",
         "used",
@@ -123,6 +172,13 @@ impl Refusal {
         "other_node",
         "node_id_taken",
         "unreachable",
+        "untrusted",
+        "lapsed",
+        "too_old",
+        "superseded",
+        "no_worker",
+        "evicted",
+        "not_here",
         "ca",
         "state",
     ];
@@ -133,6 +189,7 @@ impl Refusal {
             Self::Unknown | Self::WrongSecret | Self::Used | Self::Expired | Self::Revoked => {
                 return Fault::new(Reason::Denied, ONE_ANSWER);
             }
+            Self::Untrusted(_) => return Fault::new(Reason::Denied, ONE_RECOVERY_ANSWER),
             Self::TooMany { retry_after } => {
                 let mut fault = Fault::new(Reason::RateLimited, self.to_string());
                 fault.retry_after = Some(*retry_after);
@@ -141,14 +198,19 @@ impl Refusal {
             Self::Ca(_) | Self::Grant(_) | Self::State(_) => {
                 return Fault::new(
                     Reason::Internal,
-                    "the coordinator cannot issue certificates now; its log says why. The join token can still be used",
+                    "the coordinator cannot issue certificates now; its log says why. Nothing was used up",
                 );
             }
             Self::Csr(_) | Self::Malformed(_) => Reason::InvalidArgument,
             Self::Forwarded
             | Self::OtherNode { .. }
             | Self::NodeIdTaken { .. }
-            | Self::Unreachable { .. } => Reason::Precondition,
+            | Self::Unreachable { .. }
+            | Self::Lapsed(_)
+            | Self::NotHere(_) => Reason::Precondition,
+            Self::TooOld { .. } | Self::Superseded(_) | Self::NoWorker(_) | Self::Evicted { .. } => {
+                Reason::Denied
+            }
             Self::Interrupted => Reason::ShuttingDown,
         };
         Fault::new(reason, self.to_string())

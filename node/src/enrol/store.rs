@@ -1,7 +1,7 @@
-//! All join tokens of a coordinator, durable before anybody is told; and where a node that joined found its
-//! coordinator. Every call that changes something blocks on the disk.
+//! All join tokens of a coordinator and the newest certificate of each node, durable before anybody is told;
+//! and where a node that joined found its coordinator. Every call that changes something blocks on the disk.
 
-use super::token::{StoredToken, Use};
+use super::token::{Newest, StoredToken, Use};
 use crate::{
     config::SeedAddress,
     identity::{TokenId, UnixTime},
@@ -10,6 +10,7 @@ use crate::{
 };
 use p2p_core::NodeId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Most tokens that are kept, in any state.
 pub const MAX_TOKENS: usize = 10_000;
@@ -17,8 +18,10 @@ pub const MAX_TOKENS: usize = 10_000;
 pub const MAX_USES: u32 = 1_000;
 /// How long after its end a token is remembered, so that the operator is told why it is refused, in seconds.
 const REMEMBER_SECONDS: u64 = 24 * 60 * 60;
+/// Most nodes whose newest certificate is remembered; those that end first make room.
+pub const MAX_NEWEST: usize = 20_000;
 /// Most bytes that all tokens may come to once every use is up; below what a state file may hold.
-const MAX_STATE_BYTES: usize = 56 * 1024 * 1024;
+const MAX_STATE_BYTES: usize = 48 * 1024 * 1024;
 /// Bytes that one token, and each of its uses, may come to without the grant.
 const TOKEN_BYTES: usize = 1024;
 const USE_BYTES: usize = 4 * 1024;
@@ -35,6 +38,31 @@ struct EnrolState {
     /// Keys that sign access tokens.
     #[serde(default)]
     token_signers: Vec<StoredSigner>,
+    /// The newest certificate issued to each node.
+    #[serde(default)]
+    newest: BTreeMap<NodeId, Newest>,
+}
+
+impl EnrolState {
+    /// Forgets what ended before `forget_before`, makes room, and returns what was known of `node`.
+    fn remember(&mut self, node: &NodeId, newest: Newest, forget_before: u64) -> Option<Newest> {
+        self.newest.retain(|_, known| known.not_after >= forget_before);
+        if self.newest.len() >= MAX_NEWEST
+            && !self.newest.contains_key(node)
+            && let Some(first) = self.newest.iter().min_by_key(|(_, known)| known.not_after)
+        {
+            let first = first.0.clone();
+            self.newest.remove(&first);
+        }
+        self.newest.insert(node.clone(), newest)
+    }
+
+    fn restore(&mut self, node: &NodeId, before: Option<Newest>) {
+        match before {
+            Some(before) => self.newest.insert(node.clone(), before),
+            None => self.newest.remove(node),
+        };
+    }
 }
 
 /// Why a token was not kept or changed. What was there is as it was.
@@ -130,17 +158,46 @@ impl TokenStore {
         Ok(&self.state.join_tokens[index])
     }
 
-    /// Records one redemption of a token that is there.
-    pub(super) fn record(&mut self, id: &TokenId, redemption: Use) -> Result<(), PersistError> {
+    /// Records one redemption of a token that is there, and its certificate as the newest of the node.
+    pub(super) fn record(
+        &mut self,
+        id: &TokenId,
+        redemption: Use,
+        newest: Newest,
+        forget_before: u64,
+    ) -> Result<(), PersistError> {
         let Some(index) = self.state.join_tokens.iter().position(|token| token.id == *id) else {
             return Ok(());
         };
+        let node = redemption.node_id.clone();
         self.state.join_tokens[index].used.push(redemption);
+        let before = self.state.remember(&node, newest, forget_before);
         let saved = self.file.save(&self.state);
         if saved.is_err() {
             self.state.join_tokens[index].used.pop();
+            self.state.restore(&node, before);
         }
         saved
+    }
+
+    /// Records a certificate that was issued to `node` anew.
+    pub(super) fn record_newest(
+        &mut self,
+        node: &NodeId,
+        newest: Newest,
+        forget_before: u64,
+    ) -> Result<(), PersistError> {
+        let before = self.state.remember(node, newest, forget_before);
+        let saved = self.file.save(&self.state);
+        if saved.is_err() {
+            self.state.restore(node, before);
+        }
+        saved
+    }
+
+    /// The newest certificate that was issued to `node` here.
+    pub(super) fn newest(&self, node: &NodeId) -> Option<&Newest> {
+        self.state.newest.get(node)
     }
 
     /// Certificates that were issued to `node` by the tokens that are kept.

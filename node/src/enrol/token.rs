@@ -1,7 +1,7 @@
 //! A join token as its coordinator keeps it: no secret, and for each use who got which certificate.
 
 use super::refusal::Refusal;
-use crate::identity::{TokenId, TokenSecret, UnixTime};
+use crate::identity::{PeerCertificate, TokenId, TokenSecret, UnixTime};
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
@@ -60,6 +60,31 @@ impl Use {
             key_sha256: hash(public_key),
             certificate: Base64(certificate.to_vec()),
             not_after: not_after.as_secs(),
+            unknown: Map::new(),
+        }
+    }
+}
+
+/// The newest certificate that was issued to a node, whether it joined or renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Newest {
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub(super) key_sha256: Base64,
+    /// First second, Unix.
+    pub(super) not_before: u64,
+    /// Last second, Unix.
+    pub(super) not_after: u64,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+impl Newest {
+    /// What a certificate says.
+    pub(super) fn of(certificate: &PeerCertificate) -> Self {
+        Self {
+            key_sha256: hash(&certificate.public_key),
+            not_before: certificate.not_before.as_secs(),
+            not_after: certificate.not_after.as_secs(),
             unknown: Map::new(),
         }
     }

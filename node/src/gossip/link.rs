@@ -4,7 +4,10 @@ use super::{
     handle::Command,
     metrics::{GossipMetrics, kind_word},
 };
-use crate::peer::PeerConnection;
+use crate::{
+    identity::{UnixTime, schedule},
+    peer::PeerConnection,
+};
 use bytes::Bytes;
 use p2p_core::{
     ClusterId, NodeId,
@@ -15,6 +18,7 @@ use p2p_proto::v1::{
 };
 use prost::Message as _;
 use std::{
+    pin::pin,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -123,7 +127,7 @@ pub(super) async fn open(
     commands: mpsc::Sender<Command>,
     metrics: GossipMetrics,
 ) -> Result<Link, LinkError> {
-    let peer = connection.node.clone();
+    let (peer, expires) = (connection.node.clone(), connection.expires);
     let stream_error = |status| LinkError::Stream { peer: peer.clone(), status };
     let (sender, receiver) = mpsc::channel(QUEUE);
     let hello = frame(Kind::Hello(introduction.hello));
@@ -142,7 +146,8 @@ pub(super) async fn open(
     let hello = read_hello(&peer, &mut frames).await?;
     let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(read(id, peer, frames, commands, metrics));
+    let reading = read(id, peer, frames, commands, metrics, Some(expires));
+    tokio::spawn(reading);
     Ok(Link { id, peer: agreed, frames: sender })
 }
 
@@ -161,20 +166,32 @@ pub(super) async fn accept(
         return Err(LinkError::Stopped);
     }
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(read(id, peer, frames, commands, metrics));
+    tokio::spawn(read(id, peer, frames, commands, metrics, None));
     Ok((Link { id, peer: agreed, frames: sender }, receiver))
 }
 
-/// Reads frames until the stream ends. A frame that does not decode ends it: the peer is broken.
+/// Reads frames until the stream ends. A frame that does not decode ends it: the peer is broken. So does the end
+/// of a certificate that a dialled connection rests on, and the stream is opened anew over another.
 async fn read(
     id: u64,
     peer: NodeId,
     mut frames: Streaming<GossipFrame>,
     commands: mpsc::Sender<Command>,
     metrics: GossipMetrics,
+    expires: Option<UnixTime>,
 ) {
+    let mut expired = pin!(async {
+        match expires {
+            Some(at) => schedule::reached(at).await,
+            None => std::future::pending().await,
+        }
+    });
     loop {
-        let frame = match frames.message().await {
+        let read = tokio::select! {
+            read = frames.message() => read,
+            () = &mut expired => break,
+        };
+        let frame = match read {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
             Err(status) => {

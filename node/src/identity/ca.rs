@@ -22,7 +22,7 @@ use std::{fmt, net::IpAddr, path::Path, str::FromStr, time::Duration};
 pub const MAX_DAYS: u32 = 36_500;
 
 /// How far certificates are backdated, so that peers whose clocks are behind accept them at once.
-const BACKDATE: Duration = Duration::from_secs(60 * 60);
+pub(super) const BACKDATE: Duration = Duration::from_secs(60 * 60);
 
 /// Why a certificate could not be issued. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +85,16 @@ impl Validity {
         if !(1..=MAX_DAYS).contains(&days) {
             return Err(CaError::Validity);
         }
+        Ok(Self::lasting(now, Duration::from_secs(u64::from(days) * 24 * 60 * 60)))
+    }
+
+    /// `life` from `now` on, backdated by one hour against clock skew.
+    pub fn lasting(now: UnixTime, life: Duration) -> Self {
         let now = Duration::from_secs(now.as_secs());
-        let life = Duration::from_secs(u64::from(days) * 24 * 60 * 60);
-        Ok(Self {
+        Self {
             not_before: UnixTime::since_unix_epoch(now.saturating_sub(BACKDATE)),
             not_after: UnixTime::since_unix_epoch(now.saturating_add(life)),
-        })
+        }
     }
 
     fn apply(self, params: &mut CertificateParams) -> Result<(), CaError> {

@@ -11,11 +11,12 @@
 
 use super::{
     certificate::{InvalidCertificate, PeerCertificate},
-    csr,
+    csr, instant,
     key::{InvalidKey, NodeKey},
     local::IdentityFiles,
     pem::{self, FileError},
     pinned::pin_of,
+    renewed,
     trust::{InvalidRoots, Trust, TrustError, Usage},
     write::{NewFile, WriteError, rename, write_all},
 };
@@ -68,7 +69,10 @@ pub enum EnrolledError {
         /// Whose it should be.
         expected: SpiffeId,
     },
-    /// It does not chain to a pinned root.
+    /// It ends no later than the one in force.
+    #[error("the new certificate ends on {}, no later than the present one; does the CA itself end?", instant::rfc3339(*.0))]
+    NoGain(UnixTime),
+    /// It does not chain to a trusted root.
     #[error("the certificate in the coordinator's answer is not to be believed: {0}")]
     Untrusted(#[from] TrustError),
 }
@@ -93,17 +97,8 @@ impl PendingKey {
             return Err(EnrolledError::OtherCa(files.ca_cert.clone()));
         }
         let path = pending(&files.key);
-        let pem = if path.exists() {
-            String::from_utf8_lossy(&pem::read(&path)?).into_owned()
-        } else {
-            let pem = KeyPair::generate()?.serialize_pem();
-            write_all(vec![NewFile::key(path.clone(), pem.clone(), false)])?;
-            pem
-        };
-        let unusable = |reason| EnrolledError::PendingKey { path: path.clone(), reason };
-        let key = NodeKey::from_pem(pem.as_bytes()).map_err(unusable)?;
-        let pair = KeyPair::from_pem(&pem).map_err(|_| unusable(InvalidKey::Kind))?;
-        Ok(Self { csr: csr::request(node, &pair)?, path, key })
+        let (key, csr) = kept_key(&path, node)?;
+        Ok(Self { path, key, csr })
     }
 
     /// The certificate signing request for it, DER.
@@ -165,8 +160,23 @@ pub struct Enrolled {
     pub roots: Vec<Vec<u8>>,
 }
 
-/// Completes an enrolment that was cut off before its last step: certificate there, key still under its
-/// first name. Returns whether it did.
+/// The key that is kept in `path`, made if there is none, and the request of `node` for it.
+pub(super) fn kept_key(path: &Path, node: &NodeId) -> Result<(NodeKey, Vec<u8>), EnrolledError> {
+    let pem = if path.exists() {
+        String::from_utf8_lossy(&pem::read(path)?).into_owned()
+    } else {
+        let pem = KeyPair::generate()?.serialize_pem();
+        write_all(vec![NewFile::key(path.to_owned(), pem.clone(), false)])?;
+        pem
+    };
+    let unusable = |reason| EnrolledError::PendingKey { path: path.to_owned(), reason };
+    let key = NodeKey::from_pem(pem.as_bytes()).map_err(unusable)?;
+    let pair = KeyPair::from_pem(&pem).map_err(|_| unusable(InvalidKey::Kind))?;
+    Ok((key, csr::request(node, &pair)?))
+}
+
+/// Completes an enrolment or renewal that was cut off before its last step: certificate there, key still
+/// under its first name. Returns whether it did.
 ///
 /// # Errors
 ///
@@ -174,7 +184,7 @@ pub struct Enrolled {
 pub fn complete(files: &IdentityFiles) -> Result<bool, EnrolledError> {
     let path = pending(&files.key);
     if !files.cert.exists() || files.key.exists() || !path.exists() {
-        return Ok(false);
+        return renewed::complete(files);
     }
     let chain = pem::read_certificates(&files.cert)?;
     let key = NodeKey::from_pem(&pem::read(&path)?)

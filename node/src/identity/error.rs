@@ -56,6 +56,29 @@ pub enum Warning {
         /// Its permission bits.
         mode: u32,
     },
+    /// The node's own certificate ends soon, and its renewal is late.
+    #[error(
+        "the certificate of {node} ends on {}: its renewal is late; is a coordinator with the CA's key running? \
+         `p2pctl doctor` says what to do",
+        instant::rfc3339(*not_after)
+    )]
+    CertificateEnds {
+        /// The node.
+        node: NodeId,
+        /// When it ends.
+        not_after: UnixTime,
+    },
+    /// The CA's certificate ends soon, and every certificate below it with it.
+    #[error(
+        "the CA certificate in {} ends on {}, and every certificate of the cluster with it; make a new CA in time",
+        path.display(), instant::rfc3339(*not_after)
+    )]
+    CaEnds {
+        /// `ssl_ca_cert_file`.
+        path: PathBuf,
+        /// When it ends.
+        not_after: UnixTime,
+    },
     /// The certificate is self-signed and unlisted.
     #[error(
         "the certificate of {0} is self-signed and nobody trusts it: this node stands alone and joins no cluster"

@@ -69,7 +69,7 @@ pub fn inspect(pem: &[u8], now: UnixTime) -> Result<Vec<CertificateInfo>, Verify
     pem::certificates(pem)?.iter().map(|der| describe(der, now)).collect()
 }
 
-fn describe(der: &CertificateDer<'_>, now: UnixTime) -> Result<CertificateInfo, VerifyError> {
+pub(super) fn describe(der: &CertificateDer<'_>, now: UnixTime) -> Result<CertificateInfo, VerifyError> {
     let x509 = certificate::parse_x509(der)?;
     let spiffe_id = match certificate::uris(&x509)?.as_slice() {
         [uri] => Some((*uri).to_owned()),

@@ -1,12 +1,13 @@
 //! This node's own identity: certificate, key and trust, loaded from files and checked as a whole.
 
 use super::{
+    ca::San,
     certificate::{self, PeerCertificate},
     error::{IdentityError, Warning, WhichFile},
-    instant,
+    inspect, instant,
     key::NodeKey,
     pem::{self, FileError},
-    tls,
+    schedule, tls,
     trust::{Trust, TrustError, Usage},
 };
 use p2p_core::{ClusterId, NodeId, Role, SpiffeId};
@@ -17,7 +18,11 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+/// From when on before its end a certificate is warned of.
+const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Where the identity lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,7 @@ pub struct Identity {
     peer_client: Arc<ClientConfig>,
     warnings: Vec<Warning>,
     stands_alone: bool,
+    ca_not_after: Option<UnixTime>,
 }
 
 impl Identity {
@@ -81,12 +87,14 @@ impl Identity {
             warnings.push(Warning::StandsAlone(expected.node_id.clone()));
         }
         let tls = |source| IdentityError::Tls { path: files.cert.clone(), source };
+        let root = trust.root_of(&chain, now).cloned();
+        let ca_not_after = root.as_ref().and_then(|root| end_of(root));
+        warnings.extend(ends_soon(files, &certificate, ca_not_after, now));
         // Whoever joins meets a coordinator first, and must see the root whose key its join token pins.
-        let root = Some(Role::Coordinator).filter(|role| *role == certificate.spiffe.role);
-        let root = root.and_then(|_| trust.root_of(&chain, now).cloned());
+        let root = root.filter(|_| certificate.spiffe.role == Role::Coordinator);
         let server = tls::server_config(chain.clone(), root, &key, Arc::clone(&trust)).map_err(tls)?;
         let peer_client = tls::peer_client_config(chain.clone(), &key, Arc::clone(&trust)).map_err(tls)?;
-        Ok(Self { certificate, chain, key, trust, server, peer_client, warnings, stands_alone })
+        Ok(Self { certificate, chain, key, trust, server, peer_client, warnings, stands_alone, ca_not_after })
     }
 
     /// Who we are.
@@ -112,6 +120,36 @@ impl Identity {
     /// Last second of our certificate's validity.
     pub fn not_after(&self) -> UnixTime {
         self.certificate.not_after
+    }
+
+    /// Last second of the CA that vouches for our certificate; `None` for a stand-alone one.
+    pub fn ca_not_after(&self) -> Option<UnixTime> {
+        self.ca_not_after
+    }
+
+    /// When our certificate is to be renewed.
+    pub fn renewal_time(&self) -> UnixTime {
+        schedule::renewal_time(&self.certificate, &self.chain[0])
+    }
+
+    /// The names in our certificate, beside the SPIFFE id.
+    pub fn names(&self) -> Vec<San> {
+        let described = inspect::describe(&self.chain[0], self.not_after()).into_iter();
+        described
+            .flat_map(|info| {
+                let names = info.dns_names.into_iter().map(San::Dns);
+                names.chain(info.ip_addresses.into_iter().map(San::Ip)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// TLS for dialling nodes of our cluster without showing a certificate: ours has expired.
+    ///
+    /// # Errors
+    ///
+    /// When rustls does not offer TLS 1.3: a defect.
+    pub fn anonymous_client_config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        tls::anonymous_client_config(self.trust())
     }
 
     /// TLS for the listener: client certificates optional, verified if presented; ALPN `h2`, `http/1.1`.
@@ -242,6 +280,32 @@ fn refused(files: &IdentityFiles, reason: TrustError) -> IdentityError {
             IdentityError::Untrusted { path, ca_cert: files.ca_cert.clone(), reason: Box::new(reason) }
         }
     }
+}
+
+/// Last second of a certificate.
+fn end_of(der: &[u8]) -> Option<UnixTime> {
+    let x509 = certificate::parse_x509(der).ok()?;
+    Some(instant::from_seconds(x509.validity().not_after.timestamp()))
+}
+
+/// What ends within [`WARN_BEFORE`]. A certificate that is due for renewal only later is as it should be.
+fn ends_soon(
+    files: &IdentityFiles,
+    certificate: &PeerCertificate,
+    ca_not_after: Option<UnixTime>,
+    now: UnixTime,
+) -> Vec<Warning> {
+    let soon = |at: UnixTime| schedule::left(at, now) < WARN_BEFORE;
+    let late = schedule::left(certificate.not_after, now) < schedule::life(certificate) / 4;
+    let mut warnings = Vec::new();
+    if soon(certificate.not_after) && late {
+        let node = certificate.spiffe.name.clone();
+        warnings.push(Warning::CertificateEnds { node, not_after: certificate.not_after });
+    }
+    if let Some(not_after) = ca_not_after.filter(|at| soon(*at)) {
+        warnings.push(Warning::CaEnds { path: files.ca_cert.clone(), not_after });
+    }
+    warnings
 }
 
 fn is_self_issued(der: &[u8]) -> bool {

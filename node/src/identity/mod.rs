@@ -14,6 +14,7 @@
 //! | [`bootstrap`] | what to do at start when there is no certificate yet |
 //! | [`join_token`] | the text of a join token |
 //! | [`csr`] [`pinned`] [`enrolled`] | a new node's request, its TLS before it has a root, its files afterwards |
+//! | [`schedule`] [`renewed`] [`watch`] | when a certificate is renewed; its files then; noticing new files |
 //!
 //! Not here: who may join (`enrol`), access tokens, revocations, the signed trust bundle's life cycle. They
 //! build on this module, which imports nothing of this crate but the addresses of [`crate::config`].
@@ -41,9 +42,12 @@ pub mod key;
 pub mod local;
 pub mod pem;
 pub mod pinned;
+pub mod renewed;
+pub mod schedule;
 pub mod store;
 pub mod tls;
 pub mod trust;
+pub mod watch;
 mod write;
 
 #[cfg(test)]
@@ -62,8 +66,10 @@ pub use join_token::{InvalidJoinToken, InvalidTokenId, JoinToken, RootPin, Token
 pub use local::{Expected, Identity, IdentityFiles};
 pub use pem::FileError;
 pub use pinned::{NotTheCoordinator, PinnedCoordinator};
+pub use renewed::{RenewalKey, recovery_message};
 pub use store::{IdentityStore, Reloaded};
 pub use trust::{Trust, TrustError, Usage};
+pub use watch::FileWatch;
 pub use write::WriteError;
 
 /// The time as this module takes it: whole seconds since 1970.

@@ -70,6 +70,19 @@ pub(super) fn peer_client_config(
     Ok(Arc::new(config))
 }
 
+/// The client side of a node whose certificate has expired: shows none, accepts nodes of its cluster; ALPN
+/// `h2`, TLS 1.3 only, no resumption.
+pub(super) fn anonymous_client_config(trust: Arc<Trust>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier::new(trust)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// [`Trust`] as rustls asks it, on both sides.
 #[derive(Debug)]
 pub(super) struct Verifier {

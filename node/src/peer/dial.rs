@@ -2,7 +2,7 @@
 
 use super::severable::Severable;
 use crate::{
-    identity::{PeerCertificate, explain},
+    identity::{Identity, PeerCertificate, explain, schedule},
     revocation::Live,
 };
 use http::{Request, Response, Uri, uri};
@@ -29,6 +29,10 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Pause between HTTP/2 pings on a connection; a peer that vanished without a word is noticed after it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// How long calls may go on over a connection after the peer's certificate has expired. New ones take another
+/// connection, so only a stream that was opened before can be cut off, a day late.
+pub const OVERTIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why there is no connection. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +106,10 @@ pub struct PeerConnection {
     pub node: NodeId,
     /// Where.
     pub address: SocketAddr,
+    /// When the first of the certificates that it rests on expires: new calls take another connection then.
+    pub expires: UnixTime,
+    /// What it was opened with.
+    config: Arc<rustls::ClientConfig>,
     sender: http2::SendRequest<Body>,
     authority: uri::Authority,
 }
@@ -124,8 +132,18 @@ impl PeerConnection {
         Err(DialError::OtherNode { address: self.address, expected: node.clone(), found: self.node })
     }
 
-    pub(super) fn is_usable_at(&self, address: SocketAddr) -> bool {
-        self.address == address && !self.sender.is_closed()
+    /// The same connection, which rests on a certificate until `expires`, too.
+    pub(super) fn until(self, expires: UnixTime) -> Self {
+        Self { expires: self.expires.min(expires), ..self }
+    }
+
+    /// Whether new calls to `address` may take it. Not if it was opened with another identity than `present`:
+    /// so a renewed certificate comes into use without a call being cut off.
+    pub(super) fn is_usable_at(&self, address: SocketAddr, present: &Identity) -> bool {
+        self.address == address
+            && !self.sender.is_closed()
+            && Arc::ptr_eq(&self.config, &present.peer_client_config())
+            && self.expires >= UnixTime::now()
     }
 
     /// Sends a request whose URI needs no more than a path.
@@ -179,7 +197,7 @@ pub async fn dial(
     let tls_error = |why: String| DialError::Tls { address, why };
     // The verifier looks at the SPIFFE id; the name is only what SNI would carry.
     let name = ServerName::IpAddress(address.ip().into());
-    let tls = TlsConnector::from(config)
+    let tls = TlsConnector::from(config.clone())
         .connect(name, tcp)
         .await
         .map_err(|error| tls_error(explain::handshake(&error)))?;
@@ -203,13 +221,18 @@ pub async fn dial(
         .await
         .map_err(|error| tls_error(error_chain(&error)))?;
     let authority = address.to_string().parse().map_err(|_| tls_error("no authority".to_owned()))?;
-    let closed_node = node.clone();
+    let (closed_node, expires) = (node.clone(), certificate.not_after);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        let overtime = Duration::from_secs(expires.as_secs()).saturating_add(OVERTIME);
+        let ended = tokio::select! {
+            ended = connection => ended,
+            () = schedule::reached(UnixTime::since_unix_epoch(overtime)) => Ok(()),
+        };
+        if let Err(error) = ended {
             tracing::debug!(peer.id = %closed_node, error = error_chain(&error), "peer connection ended");
         }
     });
-    Ok(PeerConnection { node, address, sender, authority })
+    Ok(PeerConnection { node, address, expires, config, sender, authority })
 }
 
 /// An error and its causes in one line.

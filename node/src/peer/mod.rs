@@ -2,16 +2,23 @@
 //!
 //! One HTTP/2 connection per peer carries gossip and passthrough calls alike (more measurably cost CPU).
 //! It is dialled when first needed, by one dialler at a time, within [`DIAL_TIMEOUT`], and kept until it
-//! breaks or more than `peer_connections_max` are open; then the one unused for longest is let go.
+//! breaks, one of its certificates expires or is replaced, or more than `peer_connections_max` are open; then
+//! the one unused for longest is let go. What is let go closes once its last call has ended.
 
 mod dial;
 mod resolve;
 mod severable;
 
-pub use dial::{CONNECTION_WINDOW, DialError, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain};
+pub use dial::{
+    CONNECTION_WINDOW, DialError, OVERTIME, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain,
+};
 pub use resolve::resolve;
 
-use crate::{identity::IdentityStore, revocation::Revocations, telemetry::Metrics};
+use crate::{
+    identity::{Identity, IdentityStore},
+    revocation::Revocations,
+    telemetry::Metrics,
+};
 use p2p_core::NodeId;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -50,8 +57,8 @@ struct SlotState {
 }
 
 impl SlotState {
-    fn usable_at(&self, address: SocketAddr) -> Option<PeerConnection> {
-        self.connection.as_ref().filter(|open| open.is_usable_at(address)).cloned()
+    fn usable_at(&self, address: SocketAddr, present: &Identity) -> Option<PeerConnection> {
+        self.connection.as_ref().filter(|open| open.is_usable_at(address, present)).cloned()
     }
 }
 
@@ -97,7 +104,7 @@ impl PeerPool {
         let asked = Instant::now();
         let slot = self.slot(node);
         let mut state = slot.state.lock().await;
-        if let Some(open) = state.usable_at(address) {
+        if let Some(open) = state.usable_at(address, &self.identity.current()) {
             return Ok(open);
         }
         if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at >= asked) {
@@ -129,7 +136,9 @@ impl PeerPool {
         }
         let slot = self.slot(&dialled.node);
         let mut state = slot.state.lock().await;
-        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address)) {
+        let present = self.identity.current();
+        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address, &present))
+        {
             return Ok(open.clone());
         }
         state.connection = Some(dialled.clone());
@@ -150,14 +159,14 @@ impl PeerPool {
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<PeerConnection, DialError> {
-        let config = self.identity.current().peer_client_config();
-        let dialling = dial(address, config, self.revocations.live());
+        let present = self.identity.current();
+        let dialling = dial(address, present.peer_client_config(), self.revocations.live());
         let result = match tokio::time::timeout(DIAL_TIMEOUT, dialling).await {
             // Asked after it was registered: an eviction in between closes it.
             Ok(Ok(dialled)) if self.revocations.is_evicted(&dialled.node) => {
                 Err(DialError::Evicted { address, node: dialled.node })
             }
-            Ok(result) => result,
+            Ok(result) => result.map(|connection| connection.until(present.not_after())),
             Err(_elapsed) => Err(DialError::Timeout { address }),
         };
         let word = result.as_ref().map_or_else(DialError::word, |_| "ok");

@@ -1,14 +1,15 @@
-//! `p2p.v1.EnrollmentService`: join tokens, made by admins and redeemed by new nodes.
+//! `p2p.v1.EnrollmentService`: join tokens, made by admins and redeemed by new nodes; renewal and recovery.
 
 use super::caller;
 use crate::{
-    enrol::{Enrolment, NewToken, Request as EnrolRequest},
+    enrol::{self, Enrolment, NewToken, Refusal, Request as EnrolRequest},
     error::{Fault, Reason},
+    identity::Enrolled,
 };
 use p2p_core::{Principal, Role, SpiffeId, grant::Grant};
 use p2p_proto::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, EnrollRequest, EnrollResponse, ListJoinTokensRequest,
-    ListJoinTokensResponse, RevokeJoinTokenRequest, RevokeJoinTokenResponse,
+    ListJoinTokensResponse, RecoverRequest, RenewRequest, RevokeJoinTokenRequest, RevokeJoinTokenResponse,
     enrollment_service_server::EnrollmentService,
 };
 use std::{fmt::Display, sync::Arc, time::Duration};
@@ -32,12 +33,34 @@ impl EnrollmentService for Enrollment {
             advertise_address: message.advertise_address,
             sans: message.sans,
         };
-        let enrolled = self.0.enrol(request).await.map_err(|refusal| refusal.to_fault().to_status())?;
-        let bytes = |list: Vec<Vec<u8>>| list.into_iter().map(Into::into).collect();
-        Ok(Response::new(EnrollResponse {
-            certificate_chain: bytes(enrolled.chain),
-            roots: bytes(enrolled.roots),
-        }))
+        answer(self.0.enrol(request).await)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let caller = caller(request.extensions())?;
+        let message = request.into_inner();
+        let request = enrol::RenewRequest {
+            from: caller.connection.address,
+            forwarded: caller.forwarded_by.is_some(),
+            presented: caller.connection.certificate.clone(),
+            csr: message.csr.into(),
+            sans: message.sans,
+        };
+        answer(self.0.renew(request).await)
+    }
+
+    async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let caller = caller(request.extensions())?;
+        let message = request.into_inner();
+        let request = enrol::RecoverRequest {
+            from: caller.connection.address,
+            forwarded: caller.forwarded_by.is_some(),
+            chain: message.certificate_chain.into_iter().map(Into::into).collect(),
+            csr: message.csr.into(),
+            signature: message.signature.into(),
+            sans: message.sans,
+        };
+        answer(self.0.recover(request).await)
     }
 
     async fn create_join_token(
@@ -67,6 +90,15 @@ impl EnrollmentService for Enrollment {
         let info = self.0.revoke(id, by).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(RevokeJoinTokenResponse { info: Some(info) }))
     }
+}
+
+fn answer(result: Result<Enrolled, Refusal>) -> Result<Response<EnrollResponse>, Status> {
+    let enrolled = result.map_err(|refusal| refusal.to_fault().to_status())?;
+    let bytes = |list: Vec<Vec<u8>>| list.into_iter().map(Into::into).collect();
+    Ok(Response::new(EnrollResponse {
+        certificate_chain: bytes(enrolled.chain),
+        roots: bytes(enrolled.roots),
+    }))
 }
 
 /// The admin who acts, as this connection proves it.

@@ -7,7 +7,7 @@
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
-//! | `p2p.v1.EnrollmentService` | admins; anybody with a join token: Enroll | `enrollment` |
+//! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
 //! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
 //! | `grpc.health.v1.Health` | anybody | `health` |
 //! | `grpc.reflection.v1`, `v1alpha` | nodes, admins | `reflection` |

@@ -1,10 +1,11 @@
 //! One connection's life.
 
-use super::{Security, Server, preface::PrefaceDeadline};
+use super::{Security, Server, expiry::Expiry, preface::PrefaceDeadline};
 use crate::{
     auth::Connection,
     identity::{PeerCertificate, explain},
     peer,
+    revocation::LiveConnection,
     shutdown::{Phase, ShutdownWatch},
 };
 use http::{Request, Response};
@@ -16,8 +17,11 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::pin,
-    sync::{Arc, atomic::Ordering},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -114,7 +118,7 @@ pub(super) async fn serve(
                 tls = handshake => tls.map_err(|_elapsed| Refusal::Timeout)??,
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             };
-            let connection = Connection::new(peer.ip(), principal_of(&tls)?);
+            let connection = connection_of(&tls, peer)?;
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
             speak_http(server, tls, http2, connection, shutdown).await
         }
@@ -149,11 +153,11 @@ async fn linger(tcp: &mut TcpStream) {
     }
 }
 
-/// Whom the client's certificate names. The chain was verified at the handshake; a resumed session was not
+/// What the client's certificate proves. The chain was verified at the handshake; a resumed session was not
 /// verified again, so the time is looked at here.
-fn principal_of(tls: &TlsStream<TcpStream>) -> Result<Principal, Refusal> {
+fn connection_of(tls: &TlsStream<TcpStream>, peer: SocketAddr) -> Result<Connection, Refusal> {
     let Some(leaf) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
-        return Ok(Principal::Anonymous);
+        return Ok(Connection::new(peer.ip(), Principal::Anonymous));
     };
     let certificate =
         PeerCertificate::parse(leaf).map_err(|error| Refusal::Certificate(error.to_string()))?;
@@ -166,16 +170,63 @@ fn principal_of(tls: &TlsStream<TcpStream>) -> Result<Principal, Refusal> {
     if certificate.spiffe.role == Role::TokenSigner {
         return Err(Refusal::Certificate("token signers have no use for TLS".to_owned()));
     }
-    Ok(Principal::Certificate(certificate.spiffe))
+    Ok(Connection::with_certificate(peer.ip(), certificate))
 }
 
-/// Serves HTTP until the client is done or the node drains.
+/// What ends a connection that its client keeps open.
+struct Ends {
+    shutdown: ShutdownWatch,
+    expiry: Expiry,
+    /// Closes it when what it rests on is revoked.
+    live: LiveConnection,
+    /// Whether the client has said anything.
+    spoken: Arc<AtomicBool>,
+}
+
+impl Ends {
+    /// Runs `serving` until the client is done. `drain` lets it finish what is in flight only: when the node
+    /// drains, and when the client's certificate expires.
+    async fn serve<F: Future<Output = hyper::Result<()>>>(
+        mut self,
+        mut serving: Pin<&mut F>,
+        drain: impl FnOnce(Pin<&mut F>),
+    ) -> hyper::Result<()> {
+        let expired = tokio::select! {
+            result = &mut serving => return result,
+            () = self.live.closed() => return Ok(()),
+            () = self.shutdown.reached(Phase::Draining) => false,
+            () = self.expiry.passed() => true,
+        };
+        // hyper would wait for the preface of a silent client.
+        if !self.spoken.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        drain(serving.as_mut());
+        let over = async {
+            match expired {
+                true => self.expiry.over().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = &mut serving => result,
+            () = self.live.closed() => Ok(()),
+            () = self.shutdown.reached(Phase::Stopped) => Ok(()),
+            () = over => {
+                tracing::debug!("a connection outlived its certificate; ending it");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Serves HTTP until the client is done, the node drains, or the client's certificate has expired.
 async fn speak_http<S>(
     server: &Arc<Server>,
     stream: S,
     http2: bool,
     connection: Connection,
-    mut shutdown: ShutdownWatch,
+    shutdown: ShutdownWatch,
 ) -> Result<(), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -191,12 +242,14 @@ where
     if let Some(node) = connection.principal.node().filter(|node| server.revocations.is_evicted(node)) {
         return Err(Refusal::Evicted(node.clone()));
     }
+    let expiry = Expiry::of(&connection, server.view.clone());
     let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
     let service = service_fn(move |request: Request<Incoming>| {
         let (stack, connection) = (stack.clone(), connection.clone());
         // Boxed, because hyper moves what it is given several times before it runs.
         Box::pin(async move { Ok::<Response<_>, Infallible>(stack.handle(connection, request).await) })
     });
+    let ends = Ends { shutdown, expiry, live, spoken };
     let result = if http2 {
         let (stream_window, connection_window) = windows;
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -207,43 +260,13 @@ where
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window)
             .keep_alive_interval(KEEP_ALIVE);
-        let mut serving = pin!(builder.serve_connection(stream, service));
-        tokio::select! {
-            result = &mut serving => result,
-            () = live.closed() => return Ok(()),
-            () = shutdown.reached(Phase::Draining) => {
-                // hyper would wait for the preface of a silent client.
-                if !spoken.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                serving.as_mut().graceful_shutdown();
-                tokio::select! {
-                    result = &mut serving => result,
-                    () = live.closed() => return Ok(()),
-                    () = shutdown.reached(Phase::Stopped) => Ok(()),
-                }
-            }
-        }
+        let serving = pin!(builder.serve_connection(stream, service));
+        ends.serve(serving, |serving| serving.graceful_shutdown()).await
     } else {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(server.limits.preface);
-        let mut serving = pin!(builder.serve_connection(stream, service));
-        tokio::select! {
-            result = &mut serving => result,
-            () = live.closed() => return Ok(()),
-            () = shutdown.reached(Phase::Draining) => {
-                // hyper would wait for the preface of a silent client.
-                if !spoken.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                serving.as_mut().graceful_shutdown();
-                tokio::select! {
-                    result = &mut serving => result,
-                    () = live.closed() => return Ok(()),
-                    () = shutdown.reached(Phase::Stopped) => Ok(()),
-                }
-            }
-        }
+        let serving = pin!(builder.serve_connection(stream, service));
+        ends.serve(serving, |serving| serving.graceful_shutdown()).await
     };
     if missed.load(Ordering::Relaxed) {
         return Err(Refusal::Preface);

@@ -3,12 +3,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `accept` | one connection's life: TLS, ALPN, HTTP, drain |
+//! | `expiry` | when a connection ends because its certificate has expired |
 //! | `preface` | the deadline for a connection's first bytes |
 //! | [`stack`] | one request's life |
 //! | `answer` | an answer's body: deadline, and what is counted when it ends |
 
 mod accept;
 mod answer;
+mod expiry;
 mod metrics;
 mod preface;
 pub mod stack;
@@ -22,9 +24,12 @@ use crate::{
     shutdown::{Phase, ShutdownWatch},
 };
 use metrics::ConnectionMetrics;
-use p2p_core::Principal;
+use p2p_core::{Principal, gossip::View};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::task::TaskTracker;
 
 /// Pause after a failed accept: the system is out of something, such as file descriptors.
@@ -57,17 +62,19 @@ pub struct Server {
     security: Security,
     revocations: Arc<Revocations>,
     limits: ServerLimits,
+    view: watch::Receiver<Arc<View>>,
     slots: Arc<Semaphore>,
     metrics: ConnectionMetrics,
 }
 
 impl Server {
-    /// A server that answers with `stack`.
+    /// A server that answers with `stack`. `view` tells which nodes still have valid certificates.
     pub fn new(
         stack: Arc<Stack>,
         security: Security,
         revocations: Arc<Revocations>,
         limits: ServerLimits,
+        view: watch::Receiver<Arc<View>>,
         metrics: &crate::telemetry::Metrics,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -76,6 +83,7 @@ impl Server {
             revocations,
             slots: Arc::new(Semaphore::new(limits.connections)),
             limits,
+            view,
             metrics: metrics.register(ConnectionMetrics::register),
         })
     }

@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod rpc;
@@ -50,6 +51,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         }
         Command::Rpc(rpc::RpcCommand::Call(args)) => block_on(rpc::call::run(&args, &session, output)),
         Command::Token(command) => block_on(token::run(&command, &session, output)),
+        Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),
         Command::Metrics(args) => block_on(metrics::run(&args, &session, output)),
     };

@@ -141,7 +141,7 @@ impl Enrolment {
     }
 
     /// Why this node makes no tokens, and who does.
-    fn not_here(&self, why: &CaError) -> Fault {
+    pub(super) fn not_here(&self, why: &CaError) -> Fault {
         not_coordinator(self.identity.current().spiffe(), why, &self.view.borrow())
     }
 }

@@ -1,6 +1,7 @@
 //! A coordinator in memory, and every way to be refused by it.
 
 use super::*;
+use crate::identity::{inspect, pem};
 use crate::{
     enrol::store::{MAX_USES, StoreError},
     identity::JoinToken,
@@ -16,6 +17,10 @@ use p2p_core::{
 use p2p_proto::v1::NodeRecord;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tokio::net::TcpListener;
+
+mod reissue;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A coordinator `c` of cluster `shop`, an admin, and a port that stands for the new node's.
 struct Rig {
@@ -46,7 +51,11 @@ fn load(
     let identity = Arc::new(IdentityStore::load(files, expected, UnixTime::now()).unwrap());
     let store = TokenStore::load(&StateDirectory::open(directory.join("data")).unwrap()).unwrap();
     let advertised = vec!["10.0.0.1:8001".parse().unwrap()];
-    Enrolment::new(Issuing { identity, store, view, advertised }, metrics)
+    let policy = IssuePolicy { ttl: 30 * DAY, recover_window: 30 * DAY };
+    Enrolment::new(
+        Issuing { identity, store, view, advertised, policy, revocations: Revocations::new(metrics) },
+        metrics,
+    )
 }
 
 async fn rig() -> Rig {

@@ -4,6 +4,7 @@ mod enrolled;
 mod files;
 mod handshake;
 mod identity;
+mod renewed;
 mod start;
 mod trust;
 

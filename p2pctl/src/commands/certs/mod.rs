@@ -16,7 +16,7 @@ pub(crate) enum CertsCommand {
 }
 
 /// The content of a file that the command line names.
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| {
         let message = format!("Cannot read {}: {error}", path.display());
         let missing = error.kind() == std::io::ErrorKind::NotFound;

@@ -15,6 +15,10 @@ use p2p_proto::v1::{MemberState, NodeInfo};
 /// How many service names the normal table shows.
 const SERVICES_SHOWN: usize = 2;
 
+/// From when on before its end a certificate is shown as a warning, in seconds. Nodes renew those of join tokens
+/// ten days before.
+const EXPIRES_SOON: i64 = 7 * 86_400;
+
 /// Lists the members of the cluster as the answering node sees them
 ///
 /// Use it first when something is wrong: it shows who is alive, suspect, down or has left, since when, and
@@ -59,7 +63,7 @@ fn table(nodes: &[NodeInfo], detail: Detail, now: i64) -> Table {
                 labels.join(",").into(),
                 node.epoch.to_string().into(),
                 node.version.as_str().into(),
-                relative(node.cert_expires_at.as_ref(), now).into(),
+                expiry(node, now),
             ]);
         }
         table.row(row);
@@ -75,6 +79,18 @@ fn tone(state: MemberState) -> Tone {
         MemberState::Left => Tone::Dim,
         MemberState::Unspecified => Tone::Plain,
     }
+}
+
+/// How long the certificate is still valid.
+fn expiry(node: &NodeInfo, now: i64) -> Cell {
+    let left = node.cert_expires_at.as_ref().map(|end| end.seconds.saturating_sub(now));
+    let tone = match left {
+        Some(..=0) => Tone::Bad,
+        Some(1..=EXPIRES_SOON) => Tone::Warn,
+        Some(_) | None => Tone::Plain,
+    };
+    let text = relative(node.cert_expires_at.as_ref(), now);
+    Cell::new(if left.is_some_and(|left| left <= 0) { format!("expired {text}") } else { text }, tone)
 }
 
 fn addresses(node: &NodeInfo, detail: Detail) -> String {
@@ -146,5 +162,17 @@ worker-1        worker        suspect   127.0.0.1:8002   a.A,b.B +2             
         for text in ["ZONE", "CERT EXPIRES", "rack=b", "10.0.0.2:8002", "d.D", "in 30d", "eu-1"] {
             assert!(wide.contains(text), "{text} is missing:\n{wide}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_or_has_ended_stands_out() {
+        let node = |seconds| NodeInfo {
+            cert_expires_at: Some(Timestamp { seconds, nanos: 0 }),
+            ..NodeInfo::default()
+        };
+        assert_eq!(expiry(&node(8 * 86_400), 0), Cell::new("in 8d", Tone::Plain));
+        assert_eq!(expiry(&node(7 * 86_400), 0), Cell::new("in 7d", Tone::Warn));
+        assert_eq!(expiry(&node(0), 2 * 86_400), Cell::new("expired 2d ago", Tone::Bad));
+        assert_eq!(expiry(&NodeInfo::default(), 0), Cell::new("", Tone::Plain));
     }
 }
