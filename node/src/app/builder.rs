@@ -10,7 +10,7 @@ use crate::{
     enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
     gateway::Gateway,
     gossip::{self, GossipSetup},
-    identity::{Identity as OwnIdentity, IdentityError, IdentityStore},
+    identity::{IdentityError, IdentityStore},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
@@ -172,7 +172,7 @@ impl NodeBuilder {
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
         let alone = present.stands_alone() || !config.https_enabled;
-        config.coordinator_addresses = seeds(&config, &prepared.tokens, &present);
+        config.coordinator_addresses = seeds(&config, &prepared.tokens);
         let advertised = advertise::addresses(&config, listening);
 
         // 4. Connections to others, the registry, routing.
@@ -293,9 +293,11 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.
-fn seeds(config: &Config, tokens: &TokenStore, identity: &OwnIdentity) -> Vec<SeedAddress> {
-    let joined = config.coordinator_addresses.is_empty() && identity.spiffe().role == Role::Worker;
-    if joined { tokens.coordinators() } else { config.coordinator_addresses.clone() }
+fn seeds(config: &Config, tokens: &TokenStore) -> Vec<SeedAddress> {
+    match config.coordinator_addresses.is_empty() {
+        true => tokens.coordinators(),
+        false => config.coordinator_addresses.clone(),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -1,6 +1,7 @@
 //! The coordinator's side: makes join tokens, and certificates for those who redeem them.
 
 mod admin;
+mod authority;
 
 pub use admin::NewToken;
 
@@ -10,7 +11,7 @@ use super::{
     names::Names,
     refusal::Refusal,
     store::TokenStore,
-    token::{Redeemable, StoredToken, Use, check_secret, hash},
+    token::{Base64, Redeemable, StoredToken, Use, check_secret, hash},
 };
 use crate::{
     config::AdvertiseAddress,
@@ -80,18 +81,22 @@ pub struct Request {
     pub advertise_address: String,
     /// Names for the certificate.
     pub sans: Vec<String>,
+    /// PKCS #10, DER, for the CA of a coordinator; else empty.
+    pub ca_csr: Vec<u8>,
 }
 
 /// What a request comes to once it is proven.
 struct Proven {
     token: TokenId,
     public_key: Vec<u8>,
+    /// Of a coordinator's own CA.
+    ca_key: Option<Vec<u8>>,
     node: NodeId,
     address: SocketAddr,
 }
 
 enum Step {
-    Again(Vec<u8>),
+    Again(Box<Use>),
     DialBack(Proven),
 }
 
@@ -173,7 +178,7 @@ impl Enrolment {
         let (this, proving) = (self.clone(), request.clone());
         let step = blocking(move || this.prove(&proving, UnixTime::now()));
         let proven = match step.await.map_err(|_| Refusal::Interrupted)?? {
-            Step::Again(certificate) => return Ok((self.answer(certificate), "again")),
+            Step::Again(before) => return Ok((self.answer(*before), "again")),
             Step::DialBack(proven) => proven,
         };
         self.dial_back(proven.address).await?;
@@ -183,9 +188,15 @@ impl Enrolment {
         Ok((self.answer(issued), "ok"))
     }
 
-    fn answer(&self, certificate: Vec<u8>) -> Enrolled {
+    fn answer(&self, given: Use) -> Enrolled {
         let trust = self.identity.current().trust();
-        Enrolled { chain: vec![certificate], roots: trust.roots().iter().map(|root| root.to_vec()).collect() }
+        let below =
+            |first: Base64| std::iter::once(first).chain(given.chain.clone()).map(|der| der.0).collect();
+        Enrolled {
+            chain: below(given.certificate),
+            roots: trust.roots().iter().map(|root| root.to_vec()).collect(),
+            ca_chain: given.ca_certificate.map(below).unwrap_or_default(),
+        }
     }
 
     /// Everything that can be judged without dialling. The same work for everybody up to the secret.
@@ -209,12 +220,14 @@ impl Enrolment {
         };
         let redeemable = token.redeem(&public_key, now)?;
         let node = node_for(token, &request.node_id)?;
-        if let Redeemable::Again(certificate) = redeemable {
-            return Ok(Step::Again(certificate));
+        let ca_key = authority::ca_key(token.role, &request.ca_csr, &public_key)?;
+        if let Redeemable::Again(before) = redeemable {
+            authority::check_same(&before, ca_key.as_deref())?;
+            return Ok(Step::Again(before));
         }
         self.check_free(&store, token, &node, &public_key, now)?;
         let address = advertised(&request.advertise_address)?;
-        Ok(Step::DialBack(Proven { token: token.id, public_key, node, address }))
+        Ok(Step::DialBack(Proven { token: token.id, public_key, ca_key, node, address }))
     }
 
     /// Whether nobody else has the id, or the token hands it over. A coordinator's is never handed to a worker.
@@ -232,7 +245,8 @@ impl Enrolment {
         }
         let view = self.view.borrow();
         let member = view.members.get(node);
-        if member.is_some_and(|member| member.role() == Role::Coordinator) {
+        if token.role != Role::Coordinator && member.is_some_and(|member| member.role() == Role::Coordinator)
+        {
             return taken("it is a coordinator's".to_owned());
         }
         if token.replace {
@@ -268,14 +282,15 @@ impl Enrolment {
     }
 
     /// Issues and records. The token is looked at again: others may have used it up during the dial.
-    fn issue(&self, proven: &Proven, sans: &[String], now: UnixTime) -> Result<Vec<u8>, Refusal> {
+    fn issue(&self, proven: &Proven, sans: &[String], now: UnixTime) -> Result<Use, Refusal> {
         let identity = self.identity.current();
         let names = self.names(&identity, &proven.node, proven.address.ip());
         let ca = self.ca(&identity, now)?;
         let mut store = self.store();
         let token = store.find(&proven.token).ok_or(Refusal::Unknown)?;
-        if let Redeemable::Again(certificate) = token.redeem(&proven.public_key, now)? {
-            return Ok(certificate);
+        if let Redeemable::Again(before) = token.redeem(&proven.public_key, now)? {
+            authority::check_same(&before, proven.ca_key.as_deref())?;
+            return Ok(*before);
         }
         self.check_free(&store, token, &proven.node, &proven.public_key, now)?;
         let (sans, left_out) = names.choose(sans);
@@ -291,9 +306,13 @@ impl Enrolment {
         };
         let certificate = ca.certify(&request, &proven.public_key)?.to_vec();
         let not_after = PeerCertificate::parse(&certificate).map_err(CaError::from)?.not_after;
-        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, not_after);
-        store.record(&proven.token, redemption)?;
-        Ok(certificate)
+        let own_ca = proven.ca_key.as_deref();
+        let own_ca = own_ca.map(|key| ca.certify_coordinator(identity.cluster_id(), &proven.node, key, now));
+        let own_ca = own_ca.transpose()?.map(|der| der.to_vec());
+        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, not_after)
+            .with_authority(ca.chain(), own_ca);
+        store.record(&proven.token, redemption.clone())?;
+        Ok(redemption)
     }
 
     /// The names that are other nodes': their ids, their addresses, and what our own certificate carries.

@@ -17,8 +17,10 @@
 //!           └─ three files ◀── checked certificate ◀── answer ◀── identity_state.json (before the answer)
 //! ```
 //!
-//! Not here: what a certificate is and how it is verified ([`crate::identity`]), renewal and recovery, and
-//! coordinators that join (they need intermediate CAs of their own).
+//! A coordinator joins the same way with a second request, for a CA of its own below the root
+//! ([`crate::identity::authority`]); from then on it enrols workers itself.
+//!
+//! Not here: what a certificate is and how it is verified ([`crate::identity`]), renewal and recovery.
 
 pub mod attempts;
 pub mod coordinator;

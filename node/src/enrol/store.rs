@@ -20,7 +20,7 @@ const REMEMBER_SECONDS: u64 = 24 * 60 * 60;
 const MAX_STATE_BYTES: usize = 56 * 1024 * 1024;
 /// Bytes that one token, and each of its uses, may come to without the grant.
 const TOKEN_BYTES: usize = 1024;
-const USE_BYTES: usize = 4 * 1024;
+const USE_BYTES: usize = 7 * 1024;
 /// The file's name in the state directory.
 const FILE: &str = "identity_state.json";
 

@@ -6,6 +6,8 @@
 //! | [`grant`] | which services a certificate may provide, and its X.509 extension |
 //! | [`key`] [`pem`] `instant` | private keys, PEM files with limits, how times are printed |
 //! | [`ca`] | issuing: the CA of a cluster and the leaves below it |
+//! | [`authority`] | CAs of coordinators, below the root |
+//! | [`bans`] | who was evicted, as trust asks it |
 //! | [`files`] `write` | `certs generate`: checks everything, then writes |
 //! | [`mod@inspect`] | `certs inspect` and `certs verify` |
 //! | [`trust`] | roots + cluster id: verifies chains and signed messages |
@@ -25,6 +27,8 @@
 //! All cryptography is aws-lc's, handed to rustls explicitly ([`tls::provider`]): no process-wide default is
 //! read or set. The time is an argument wherever we decide by it; only rustls reads a clock by itself.
 
+pub mod authority;
+pub mod bans;
 pub mod bootstrap;
 pub mod ca;
 pub mod certificate;
@@ -49,9 +53,11 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use authority::PendingCa;
+pub use bans::Bans;
 pub use bootstrap::{BootstrapPolicy, Created, ensure};
 pub use ca::{Ca, CaError, Issued, LeafRequest, San, Validity, self_signed};
-pub use certificate::{InvalidCertificate, PeerCertificate};
+pub use certificate::{InvalidCertificate, PeerCertificate, ca_key_of, coordinator_of};
 pub use csr::{InvalidCsr, proven_key};
 pub use enrolled::{Enrolled, EnrolledError, PendingKey};
 pub use error::{IdentityError, Warning, WhichFile};

@@ -67,7 +67,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 }
 
 /// All certificates of a PEM text, in order; at least one.
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NotCertificates> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NotCertificates> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         if found.len() == MAX_CERTIFICATES {

@@ -31,12 +31,14 @@ impl EnrollmentService for Enrollment {
             node_id: message.node_id,
             advertise_address: message.advertise_address,
             sans: message.sans,
+            ca_csr: message.ca_csr.into(),
         };
         let enrolled = self.0.enrol(request).await.map_err(|refusal| refusal.to_fault().to_status())?;
         let bytes = |list: Vec<Vec<u8>>| list.into_iter().map(Into::into).collect();
         Ok(Response::new(EnrollResponse {
             certificate_chain: bytes(enrolled.chain),
             roots: bytes(enrolled.roots),
+            ca_certificate_chain: bytes(enrolled.ca_chain),
         }))
     }
 

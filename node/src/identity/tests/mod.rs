@@ -1,5 +1,6 @@
 //! Tests that need several parts at once: files, trust, handshakes, start.
 
+mod authority;
 mod enrolled;
 mod files;
 mod handshake;
