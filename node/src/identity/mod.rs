@@ -7,6 +7,7 @@
 //! | [`key`] [`pem`] `instant` | private keys, PEM files with limits, how times are printed |
 //! | [`ca`] | issuing: the CA of a cluster and the leaves below it |
 //! | [`authority`] | CAs of coordinators, below the root |
+//! | [`backup`] | the CA in one file under a passphrase |
 //! | [`bans`] | who was evicted, as trust asks it |
 //! | [`files`] `write` | `certs generate`: checks everything, then writes |
 //! | [`mod@inspect`] | `certs inspect` and `certs verify` |
@@ -28,6 +29,7 @@
 //! read or set. The time is an argument wherever we decide by it; only rustls reads a clock by itself.
 
 pub mod authority;
+pub mod backup;
 pub mod bans;
 pub mod bootstrap;
 pub mod ca;
