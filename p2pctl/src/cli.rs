@@ -68,7 +68,7 @@ pub(crate) enum Command {
     /// Makes, shows and checks certificates; works on files, needs no node
     #[command(alias = "cert", subcommand, after_help = "Examples:\n  p2pctl certs generate --help")]
     Certs(certs::CertsCommand),
-    /// Backs the CA of the cluster up, and brings it back
+    /// Backs the CA of the cluster up, brings it back, and replaces it
     #[command(subcommand, after_help = "Examples:\n  p2pctl ca backup --out shop-ca.backup")]
     Ca(ca::CaCommand),
     /// Shows who is in the cluster and how it fares

@@ -8,9 +8,10 @@ use crate::{
 use p2p_proto::v1::{
     CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse,
     GetDescriptorsRequest, GetStatusRequest, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest,
-    ListNodesRequest, MethodInfo, NodeInfo, RevokeJoinTokenRequest, call_request::Payload,
-    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
-    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
+    ListNodesRequest, MethodInfo, NodeInfo, RevokeJoinTokenRequest, RotateCaRequest, RotateCaStatus,
+    call_request::Payload, cluster_service_client::ClusterServiceClient,
+    enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
+    rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, sync::Arc, time::Duration};
@@ -174,6 +175,13 @@ impl Connection {
         let request = RevokeJoinTokenRequest { id: id.to_owned() };
         let answer = client.revoke_join_token(self.request(request)).await;
         self.answer(answer).await.map(|answer| answer.info.unwrap_or_default())
+    }
+
+    /// Rotates the root of the cluster at the connected coordinator, as far as it goes now.
+    pub async fn rotate_ca(&self, request: RotateCaRequest) -> Result<RotateCaStatus, CallError> {
+        let mut client = EnrollmentServiceClient::new(self.channel());
+        let answer = client.rotate_ca(self.request(request)).await;
+        self.answer(answer).await
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

@@ -7,10 +7,10 @@ use super::{
 use crate::{
     auth::Access,
     config::{Config, SeedAddress},
-    enrol::{Enrolment, Issuing, JoinError, JoinSource, TokenStore},
+    enrol::{Enrolment, Issuing, JoinError, JoinSource, Rotation, RotationFile, TokenStore},
     gateway::Gateway,
     gossip::{self, GossipSetup},
-    identity::{IdentityError, IdentityStore},
+    identity::{Anchors, AnchorsFile, IdentityError, IdentityStore},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
@@ -104,6 +104,8 @@ pub struct NodeBuilder {
 struct Prepared {
     epoch_file: EpochFile,
     tokens: TokenStore,
+    anchors: AnchorsFile,
+    rotation: RotationFile,
 }
 
 impl NodeBuilder {
@@ -169,6 +171,7 @@ impl NodeBuilder {
         let source = join.or_else(|| config.join_token_file.clone().map(JoinSource::File));
         let identity = certificate::obtain(&config, source, listening, &mut prepared.tokens).await?;
         let identity = Arc::new(identity);
+        let anchors = Anchors::new(prepared.anchors, identity.clone());
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
         let alone = present.stands_alone() || !config.https_enabled;
@@ -212,6 +215,7 @@ impl NodeBuilder {
             cluster: cluster.clone(),
             own,
             identity: identity.clone(),
+            anchors: anchors.clone(),
             pool: pool.clone(),
             seeds,
             interval: config.gossip_interval_current,
@@ -232,6 +236,7 @@ impl NodeBuilder {
             facts,
             gossip: gossip.clone(),
             enrolment: Enrolment::new(issuing, &metrics),
+            rotation: Rotation::new(prepared.rotation, identity.clone(), anchors.clone(), gossip.view()),
             router: router.clone(),
             shutdown: watch.clone(),
             max_message_bytes,
@@ -254,6 +259,7 @@ impl NodeBuilder {
         let node = Node::new(NodeParts {
             config,
             identity,
+            anchors,
             gossip,
             gossip_task,
             registry,
@@ -289,7 +295,8 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
         tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
     }
     let tokens = TokenStore::load(&directory)?;
-    Ok(Prepared { epoch_file, tokens })
+    let (anchors, rotation) = (AnchorsFile::load(&directory)?, RotationFile::load(&directory)?);
+    Ok(Prepared { epoch_file, tokens, anchors, rotation })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     gossip::Gossip,
-    identity::{IdentityError, IdentityStore, Reloaded, UnixTime},
+    identity::{Anchors, IdentityError, IdentityStore, Reloaded, UnixTime},
     limit::Limits,
     peer::PeerPool,
     registry::Registry,
@@ -17,7 +17,7 @@ use p2p_core::{
 };
 use p2p_proto::v1::NodeRecord;
 use prometheus_client::metrics::gauge::Gauge;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// How long a leaving node still accepts connections, so that those who have not heard of it yet succeed.
@@ -32,6 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct NodeParts {
     pub(super) config: Config,
     pub(super) identity: Arc<IdentityStore>,
+    pub(super) anchors: Arc<Anchors>,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
     pub(super) registry: Arc<Registry>,
@@ -49,6 +50,19 @@ pub(super) struct NodeParts {
 pub struct Node {
     parts: NodeParts,
     background: Vec<JoinHandle<()>>,
+    publisher: Arc<Publisher>,
+}
+
+/// What it takes to publish this node, also from the background.
+#[derive(Debug)]
+struct Publisher {
+    identity: Arc<IdentityStore>,
+    anchors: Arc<Anchors>,
+    gossip: Gossip,
+    registry: Arc<Registry>,
+    advertised: Vec<SocketAddr>,
+    zone: String,
+    labels: BTreeMap<String, String>,
     certificate_expiry: Gauge,
 }
 
@@ -62,11 +76,22 @@ impl Node {
                 certificate_expiry.clone(),
             );
         });
+        let publisher = Arc::new(Publisher {
+            identity: parts.identity.clone(),
+            anchors: parts.anchors.clone(),
+            gossip: parts.gossip.clone(),
+            registry: parts.registry.clone(),
+            advertised: parts.advertised.clone(),
+            zone: parts.config.zone.clone(),
+            labels: parts.config.labels.as_map().clone(),
+            certificate_expiry,
+        });
         let background = vec![
+            tokio::spawn(follow_trust(publisher.clone())),
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(evict_idle_clients(parts.limits.clone())),
         ];
-        Self { parts, background, certificate_expiry }
+        Self { parts, background, publisher }
     }
 
     /// Where the node accepts connections.
@@ -91,18 +116,7 @@ impl Node {
 
     /// Publishes what this node is and serves, with the identity in force.
     pub(super) async fn publish(&self) -> Result<(), Refusal> {
-        let identity = self.parts.identity.current();
-        let expiry = identity.not_after().as_secs();
-        self.certificate_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
-        let node = NodeRecord {
-            certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
-            addresses: self.parts.advertised.iter().map(ToString::to_string).collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            zone: self.parts.config.zone.clone(),
-            labels: self.parts.config.labels.as_map().clone(),
-            leaving: false,
-        };
-        self.parts.gossip.publish(OwnRecords { node, services: self.parts.registry.records() }).await
+        self.publisher.publish().await
     }
 
     /// Reads the certificate files anew. New handshakes use them; open connections stay.
@@ -157,6 +171,34 @@ impl Node {
         }
         self.parts.pool.close();
         tracing::info!("stopped");
+    }
+}
+
+impl Publisher {
+    async fn publish(&self) -> Result<(), Refusal> {
+        let identity = self.identity.current();
+        let expiry = identity.not_after().as_secs();
+        self.certificate_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
+        let node = NodeRecord {
+            certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
+            addresses: self.advertised.iter().map(ToString::to_string).collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            zone: self.zone.clone(),
+            labels: self.labels.clone(),
+            leaving: false,
+            bundle_serial: self.anchors.serial(),
+        };
+        self.gossip.publish(OwnRecords { node, services: self.registry.records() }).await
+    }
+}
+
+/// Tells the cluster which roots are trusted here, and shows it a certificate that was issued anew.
+async fn follow_trust(publisher: Arc<Publisher>) {
+    let mut changes = publisher.anchors.subscribe();
+    while changes.changed().await.is_ok() {
+        if let Err(refusal) = publisher.publish().await {
+            tracing::error!(error = %refusal, "the new trust bundle could not be published");
+        }
     }
 }
 

@@ -29,6 +29,14 @@ pub(super) enum Command {
     Publish { records: Box<OwnRecords>, done: oneshot::Sender<Result<(), Refusal>> },
     AnnounceLeaving { done: oneshot::Sender<Result<(), Refusal>> },
     Leave { done: oneshot::Sender<()> },
+    BundleTaken(BundleTaken),
+}
+
+/// How a trust bundle that `peer` sent fared.
+#[derive(Debug)]
+pub(super) struct BundleTaken {
+    pub(super) peer: NodeId,
+    pub(super) error: Option<String>,
 }
 
 #[derive(Debug)]

@@ -94,7 +94,16 @@ pub(super) fn frame(kind: Kind) -> GossipFrame {
 fn hello_of(frame: &GossipFrame) -> Option<Hello> {
     match gossip::decode(&frame.payload) {
         Ok(Some(Kind::Hello(hello))) => Some(hello),
-        Ok(Some(Kind::Membership(_) | Kind::States(_) | Kind::Digest(_) | Kind::StatesRequest(_)) | None)
+        Ok(
+            Some(
+                Kind::Membership(_)
+                | Kind::States(_)
+                | Kind::Digest(_)
+                | Kind::StatesRequest(_)
+                | Kind::TrustBundle(_),
+            )
+            | None,
+        )
         | Err(_) => None,
     }
 }

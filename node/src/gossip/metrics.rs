@@ -46,8 +46,8 @@ const STATES: [MemberState; 4] =
     [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
 
 /// Every label value, so that each series is there before it is needed.
-const KINDS: [&str; 5] = ["hello", "membership", "states", "digest", "states_request"];
-const REFUSALS: [&str; 11] = [
+const KINDS: [&str; 6] = ["hello", "membership", "states", "digest", "states_request", "trust_bundle"];
+const REFUSALS: [&str; 12] = [
     "hello",
     "frame",
     "malformed",
@@ -59,6 +59,7 @@ const REFUSALS: [&str; 11] = [
     "too_large",
     "epoch_ahead",
     "full",
+    "trust_bundle",
 ];
 
 impl GossipMetrics {
@@ -154,5 +155,6 @@ pub(super) fn kind_word(kind: &Kind) -> &'static str {
         Kind::States(_) => "states",
         Kind::Digest(_) => "digest",
         Kind::StatesRequest(_) => "states_request",
+        Kind::TrustBundle(_) => "trust_bundle",
     }
 }

@@ -1,15 +1,17 @@
 //! The loop that drives the engine.
 
+mod trust;
+
 use super::{
     events::log,
-    handle::{Command, DialFailure, Gossip, introduction},
+    handle::{BundleTaken, Command, DialFailure, Gossip, introduction},
     keyring::NodeKeyring,
     link::{self, Introduction, Link, frame},
     metrics::{GossipMetrics, kind_word},
 };
 use crate::{
     config::SeedAddress,
-    identity::IdentityStore,
+    identity::{Anchors, IdentityStore},
     peer::{DialError, PeerConnection, PeerPool, resolve},
     persist::EpochFile,
     telemetry::Metrics,
@@ -47,6 +49,8 @@ pub struct GossipSetup {
     pub own: Identity,
     /// Certificates.
     pub identity: Arc<IdentityStore>,
+    /// The trust bundle in force.
+    pub anchors: Arc<Anchors>,
     /// Connections to other nodes.
     pub pool: Arc<PeerPool>,
     /// Where to look for others.
@@ -88,6 +92,8 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         complaints: HashSet::new(),
         used: 0,
         leaving: false,
+        taking_bundle: false,
+        repair_at: Instant::now(),
         metrics,
         setup,
     };
@@ -120,15 +126,26 @@ struct Task {
     complaints: HashSet<String>,
     used: u64,
     leaving: bool,
+    /// Whether a trust bundle is being looked at.
+    taking_bundle: bool,
+    repair_at: Instant,
     metrics: GossipMetrics,
 }
 
 impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut trust = self.setup.anchors.subscribe();
         loop {
-            let wake = self.start + self.engine.next_deadline().elapsed();
+            let wake = (self.start + self.engine.next_deadline().elapsed()).min(self.repair_at);
             let command = tokio::select! {
                 command = commands.recv() => command,
+                changed = trust.changed() => {
+                    // Never an error: the setup holds the other end.
+                    if changed.is_ok() {
+                        self.push_bundle();
+                    }
+                    None
+                }
                 () = tokio::time::sleep_until(wake.into()) => None,
             };
             let mut left = None;
@@ -159,6 +176,7 @@ impl Task {
     /// Does what is due and carries out what the engine asks for.
     async fn advance(&mut self) {
         let now = self.now();
+        self.repair_bundle();
         self.engine.tick(now);
         self.engine.settle(now, unix_ms());
         while let Some(effect) = self.engine.next_effect() {
@@ -194,6 +212,10 @@ impl Task {
             Command::Dialled { node, result } => self.dialled(&node, result),
             Command::SeedAnswered(connection) => self.seed_answered(connection),
             Command::SeedsDone => self.seeds_running = false,
+            Command::BundleTaken(taken) => self.bundle_taken(&taken),
+            Command::Received { peer, message: Kind::TrustBundle(bundle) } => {
+                self.bundle_received(peer, bundle);
+            }
             Command::Received { peer, message } => {
                 if let Err(error) = self.engine.receive(now, unix_ms(), &peer, message) {
                     self.metrics.refused("frame");

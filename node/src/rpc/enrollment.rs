@@ -2,20 +2,20 @@
 
 use super::caller;
 use crate::{
-    enrol::{Enrolment, NewToken, Request as EnrolRequest},
+    enrol::{Enrolment, NewToken, Request as EnrolRequest, Rotation, rotation::Action},
     error::{Fault, Reason},
 };
-use p2p_core::{Principal, Role, SpiffeId, grant::Grant};
+use p2p_core::{NodeId, Principal, Role, SpiffeId, grant::Grant};
 use p2p_proto::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, EnrollRequest, EnrollResponse, ListJoinTokensRequest,
-    ListJoinTokensResponse, RevokeJoinTokenRequest, RevokeJoinTokenResponse,
-    enrollment_service_server::EnrollmentService,
+    ListJoinTokensResponse, RevokeJoinTokenRequest, RevokeJoinTokenResponse, RotateCaAction, RotateCaRequest,
+    RotateCaStatus, enrollment_service_server::EnrollmentService,
 };
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, sync::Arc, time::Duration};
 use tonic::{Extensions, Request, Response, Status};
 
 #[derive(Debug)]
-pub(super) struct Enrollment(pub(super) Arc<Enrolment>);
+pub(super) struct Enrollment(pub(super) Arc<Enrolment>, pub(super) Arc<Rotation>);
 
 #[tonic::async_trait]
 impl EnrollmentService for Enrollment {
@@ -68,6 +68,23 @@ impl EnrollmentService for Enrollment {
         let id = request.into_inner().id.parse().map_err(|error| invalid("id", error).to_status())?;
         let info = self.0.revoke(id, by).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(RevokeJoinTokenResponse { info: Some(info) }))
+    }
+
+    async fn rotate_ca(&self, request: Request<RotateCaRequest>) -> Result<Response<RotateCaStatus>, Status> {
+        let by = admin(request.extensions())?;
+        let message = request.into_inner();
+        let action = match message.action() {
+            RotateCaAction::Unspecified | RotateCaAction::Look => Action::Look,
+            RotateCaAction::GoOn => Action::GoOn,
+            RotateCaAction::Begin => Action::Begin,
+        };
+        let forced: Result<_, _> = message.force_nodes.iter().map(|node| node.parse()).collect();
+        let forced: BTreeSet<NodeId> = forced.map_err(|error| invalid("force_nodes", error).to_status())?;
+        if action != Action::Look {
+            tracing::info!(%by, ?forced, "asked to rotate the CA");
+        }
+        let status = self.1.run(action, forced).await.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(status))
     }
 }
 

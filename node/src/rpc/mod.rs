@@ -25,7 +25,7 @@ pub use system::NodeFacts;
 
 use crate::{
     auth::{Access, Caller},
-    enrol::Enrolment,
+    enrol::{Enrolment, Rotation},
     error::Fault,
     gossip::Gossip,
     registry::{LocalService, ServiceError},
@@ -55,6 +55,8 @@ pub struct Parts {
     pub gossip: Gossip,
     /// Joining.
     pub enrolment: Arc<Enrolment>,
+    /// Rotating the CA.
+    pub rotation: Arc<Rotation>,
     /// Routing and the registry.
     pub router: Arc<Router>,
     /// The stop signal.
@@ -82,8 +84,9 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
     let registry = RegistryServiceServer::new(registry::Methods(parts.router.clone()));
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
-    let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone()))
-        .max_decoding_message_size(MAX_ENROLMENT_BYTES);
+    let enrollment =
+        EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone(), parts.rotation.clone()))
+            .max_decoding_message_size(MAX_ENROLMENT_BYTES);
     let reflection = reflection::Reflection(parts.router.registry().clone());
     Ok(vec![
         LocalService::new(gossip, ours.clone(), Access::Node)?,

@@ -29,7 +29,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Certs(certs::CertsCommand::Verify(args)) => {
             certs::verify::run(&args, cli.global.ca.as_deref(), output)
         }
-        Command::Ca(command) => ca::run(&command, output),
+        Command::Ca(command) => block_on(ca::run(&command, &session, output)),
         Command::Cluster(cluster::ClusterCommand::Nodes(_)) => {
             block_on(cluster::nodes::run(&session, output))
         }

@@ -213,6 +213,8 @@ impl Engine {
                 self.answer(peer, &Vec::from_iter(owners));
             }
             Kind::Hello(_) => return Err(FrameError::Unexpected("hello")),
+            // The caller's, who has the roots.
+            Kind::TrustBundle(_) => return Err(FrameError::Unexpected("trust bundle")),
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use crate::identity::{
     IdentityFiles,
     tests::{files_in, issuer, now},
 };
-use rcgen::PublicKeyData as _;
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 /// A directory with a CA in it.

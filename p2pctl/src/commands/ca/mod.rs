@@ -3,9 +3,14 @@
 pub(crate) mod backup;
 mod passphrase;
 pub(crate) mod restore;
+pub(crate) mod rotate;
 mod sealed;
 
-use crate::{error::Failure, output::Output};
+use crate::{
+    error::{Failure, Outcome},
+    output::Output,
+    session::Session,
+};
 use clap::{Args, Subcommand};
 use p2p_node::identity::backup::BackupError;
 use std::path::PathBuf;
@@ -14,6 +19,7 @@ use std::path::PathBuf;
 pub(crate) enum CaCommand {
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
+    Rotate(rotate::RotateArgs),
 }
 
 /// Where the CA's files are.
@@ -41,10 +47,11 @@ impl CaFiles {
 }
 
 /// Runs the verb.
-pub(crate) fn run(command: &CaCommand, output: &Output) -> crate::error::Outcome {
+pub(crate) async fn run(command: &CaCommand, session: &Session<'_>, output: &Output) -> Outcome {
     match command {
         CaCommand::Backup(args) => backup::run(args, output),
         CaCommand::Restore(args) => restore::run(args, output),
+        CaCommand::Rotate(args) => rotate::run(args, session, output).await,
     }
 }
 
