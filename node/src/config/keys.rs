@@ -142,12 +142,13 @@ settings! {
     /// The private key of that certificate (PEM), readable by the node's user only.
     ssl_key_file: PathBuf = "node_key.pem";
 
-    /// The certificates of the CAs that this cluster trusts (PEM). Default: ca_cert.pem beside
-    /// ssl_cert_file.
+    /// The certificates of the CAs that this cluster trusts (PEM). The node rewrites it when the root is
+    /// rotated. Default: ca_cert.pem beside ssl_cert_file.
     ssl_ca_cert_file: PathBuf = "" or ca_cert_beside;
 
-    /// The CA's private key (PEM). Read on coordinators only, and it should lie on no other host. Default:
-    /// ca_key.pem beside ssl_cert_file.
+    /// The CA's private key (PEM). Read on coordinators only, and it should lie on no other host. A
+    /// coordinator that joined has a CA of its own, whose certificate lies beside the key:
+    /// ca_issuer_cert.pem for ca_key.pem. Default: ca_key.pem beside ssl_cert_file.
     ssl_ca_key_file: PathBuf = "" or ca_key_beside;
 
     /// Where the node keeps what must survive a restart. A directory of its own for each node, on a local

@@ -15,8 +15,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, UnixTime, pem::PemObject};
-use std::{fmt, net::IpAddr, path::Path, str::FromStr, time::Duration};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use std::{fmt, path::Path, time::Duration};
+
+pub use super::san::{InvalidSan, San};
 
 /// Longest validity that can be asked for, in days (a hundred years).
 pub const MAX_DAYS: u32 = 36_500;
@@ -112,40 +114,6 @@ impl Validity {
         params.not_before = instant::to_date(self.not_before).ok_or(CaError::Validity)?;
         params.not_after = instant::to_date(self.not_after).ok_or(CaError::Validity)?;
         Ok(())
-    }
-}
-
-/// A name under which a node is reached.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum San {
-    /// A DNS name.
-    Dns(String),
-    /// An IP address.
-    Ip(IpAddr),
-}
-
-/// Neither a DNS name nor an IP address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither a host name nor an IP address")]
-pub struct InvalidSan(String);
-
-impl FromStr for San {
-    type Err = InvalidSan;
-    fn from_str(text: &str) -> Result<Self, InvalidSan> {
-        if let Ok(ip) = text.parse() {
-            return Ok(Self::Ip(ip));
-        }
-        let name = DnsName::try_from(text).map_err(|_| InvalidSan(text.to_owned()))?;
-        Ok(Self::Dns(name.to_lowercase_owned().as_ref().to_owned()))
-    }
-}
-
-impl fmt::Display for San {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns(name) => f.pad(name),
-            Self::Ip(ip) => ip.fmt(f),
-        }
     }
 }
 
@@ -246,7 +214,7 @@ impl Ca {
             let x509 = certificate::parse_x509(der).ok();
             x509.zip(key.as_ref()).is_some_and(|(x509, key)| key_matches(key, x509.public_key().raw))
         };
-        let index = all.iter().position(|der| is_its(der)).unwrap_or(0);
+        let index = all.iter().position(is_its).unwrap_or(0);
         let der = all.swap_remove(index);
         let x509 = certificate::parse_x509(&der)?;
         let subject = x509.subject().to_string();

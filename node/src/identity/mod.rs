@@ -5,7 +5,7 @@
 //! | [`certificate`] | what a certificate says: SPIFFE id, validity, service grant |
 //! | [`grant`] | which services a certificate may provide, and its X.509 extension |
 //! | [`key`] [`pem`] `instant` | private keys, PEM files with limits, how times are printed |
-//! | [`ca`] | issuing: the CA of a cluster and the leaves below it |
+//! | [`ca`] `san` | issuing: the CA of a cluster and the leaves below it |
 //! | [`bundle`] [`anchors`] | the signed trust bundle; the one in force |
 //! | [`rotation`] | the files of a root's rotation |
 //! | [`authority`] | CAs of coordinators, below the root |
@@ -52,6 +52,7 @@ pub mod local;
 pub mod pem;
 pub mod pinned;
 pub mod rotation;
+mod san;
 pub mod store;
 pub mod tls;
 pub mod trust;
