@@ -93,6 +93,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         used: 0,
         leaving: false,
         taking_bundle: false,
+        bundle_refused: None,
         repair_at: Instant::now(),
         metrics,
         setup,
@@ -128,6 +129,8 @@ struct Task {
     leaving: bool,
     /// Whether a trust bundle is being looked at.
     taking_bundle: bool,
+    /// Why the last one was refused, if it was.
+    bundle_refused: Option<String>,
     repair_at: Instant,
     metrics: GossipMetrics,
 }

@@ -72,7 +72,11 @@ impl Task {
         self.taking_bundle = false;
         if let Some(error) = &taken.error {
             self.metrics.refused("trust_bundle");
-            tracing::warn!(peer.id = %taken.peer, error, "trust bundle refused");
+            // It comes again and again until it is taken: one line is enough.
+            if self.bundle_refused.as_ref() != Some(error) {
+                tracing::warn!(peer.id = %taken.peer, error, "trust bundle refused");
+            }
         }
+        self.bundle_refused.clone_from(&taken.error);
     }
 }
