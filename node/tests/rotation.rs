@@ -2,12 +2,13 @@
 
 mod support;
 
+use p2p_node::identity::{UnixTime, Validity};
 use p2p_proto::v1::{
-    MemberState, RotateCaAction, RotateCaRequest, RotateCaStatus, RotationStep,
+    CreateJoinTokenRequest, MemberState, RotateCaAction, RotateCaRequest, RotateCaStatus, RotationStep,
     enrollment_service_client::EnrollmentServiceClient,
 };
 use std::fs;
-use support::{Binary, Certificates, Client, TestNode, eventually};
+use support::{Binary, Certificates, Client, NodeConfig, TestNode, eventually};
 use tonic::{Code, Status};
 
 async fn rotate(admin: &Client, action: RotateCaAction, force: &[&str]) -> Result<RotateCaStatus, Status> {
@@ -99,4 +100,45 @@ async fn only_admins_rotate_and_only_at_a_coordinator() {
     let refused = rotate(&admin, RotateCaAction::Begin, &["../x"]).await.expect_err("refused");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().starts_with("force_nodes: "), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_coordinators_come_through_a_whole_rotation_by_themselves() {
+    let certificates = Certificates::new(&["c1:coordinator"]);
+    let c1 = start(&certificates, "c1", &[]).await;
+    let admin = certificates.client(&c1, "admin").await;
+    let request = CreateJoinTokenRequest { role: "coordinator".to_owned(), ..Default::default() };
+    let mut enrolment = EnrollmentServiceClient::new(admin.channel.clone());
+    let token = enrolment.create_join_token(request).await.expect("a token").into_inner().token;
+    let file = certificates.path("token");
+    fs::write(&file, token).expect("written");
+    let c2 = TestNode::start(Binary::Node, NodeConfig::joining("c2", &file)).await;
+    admin.awaits_state("c2", MemberState::Alive).await;
+    let before = fs::read_to_string(c2.file("ca_issuer_cert.pem")).expect("a CA");
+
+    let mut action = RotateCaAction::Begin;
+    eventually("the rotation to be done", async || {
+        let status = rotate(&admin, action, &[]).await.map_err(|status| status.to_string())?;
+        action = RotateCaAction::GoOn;
+        if status.step() == RotationStep::Done { Ok(()) } else { Err(format!("{status:?}\n{}", c2.log())) }
+    })
+    .await;
+    let after = fs::read_to_string(c2.file("ca_issuer_cert.pem")).expect("a CA");
+    assert_ne!(before, after, "the CA of c2 is below the new root");
+    eventually("c2 to drop the old root", async || {
+        let roots = fs::read_to_string(c2.file("ca_cert.pem")).expect("roots");
+        let same = roots == certificates.read("c1_ca.pem");
+        if same { Ok(()) } else { Err(c2.log()) }
+    })
+    .await;
+
+    // The old admin is of the old root; one that c2's CA issues is believed by c1.
+    let ca = p2p_node::identity::Ca::load(&c2.file("ca_cert.pem"), &c2.file("ca_key.pem")).expect("a CA");
+    let validity = Validity::days(UnixTime::now(), 1).expect("a day");
+    certificates.issue_by(&ca, "root", "spiffe://test/admin/root", validity);
+    let identity = Some(certificates.pair("root"));
+    let again = Client::connect(c1.address, &certificates.read("c1_ca.pem"), identity).await;
+    again.awaits_state("c2", MemberState::Alive).await;
+    let old = Client::connect_lazily(c1.address, &certificates.read("c1_ca.pem"), certificates.pair("admin"));
+    assert!(old.members().await.is_err(), "the old root is dropped");
 }

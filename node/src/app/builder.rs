@@ -7,7 +7,7 @@ use super::{
 use crate::{
     auth::Access,
     config::{Config, SeedAddress},
-    enrol::{Enrolment, Issuing, JoinError, JoinSource, Rotation, RotationFile, TokenStore},
+    enrol::{CaKeeper, Enrolment, Issuing, JoinError, JoinSource, Rotation, RotationFile, TokenStore},
     gateway::Gateway,
     gossip::{self, GossipSetup},
     identity::{Anchors, AnchorsFile, IdentityError, IdentityStore},
@@ -255,11 +255,19 @@ impl NodeBuilder {
         let server = Server::new(stack, security, server_limits, &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
+        let ca_keeper = CaKeeper {
+            identity: identity.clone(),
+            anchors: anchors.clone(),
+            pool: pool.clone(),
+            view: gossip.view(),
+        };
+
         // 7. Tell the cluster.
         let node = Node::new(NodeParts {
             config,
             identity,
             anchors,
+            ca_keeper,
             gossip,
             gossip_task,
             registry,

@@ -2,6 +2,7 @@
 
 use crate::{
     config::Config,
+    enrol::CaKeeper,
     gossip::Gossip,
     identity::{Anchors, IdentityError, IdentityStore, Reloaded, UnixTime},
     limit::Limits,
@@ -33,6 +34,7 @@ pub(super) struct NodeParts {
     pub(super) config: Config,
     pub(super) identity: Arc<IdentityStore>,
     pub(super) anchors: Arc<Anchors>,
+    pub(super) ca_keeper: CaKeeper,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
     pub(super) registry: Arc<Registry>,
@@ -88,6 +90,7 @@ impl Node {
         });
         let background = vec![
             tokio::spawn(follow_trust(publisher.clone())),
+            tokio::spawn(parts.ca_keeper.clone().run()),
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(evict_idle_clients(parts.limits.clone())),
         ];

@@ -333,6 +333,16 @@ impl Enrolment {
         Names { taken, proven }
     }
 
+    pub(super) fn identity(&self) -> Arc<Identity> {
+        self.identity.current()
+    }
+
+    /// The CA of this coordinator, for who asks for it over the network.
+    pub(super) fn issuing_ca(&self, now: UnixTime) -> Result<Ca, Fault> {
+        let ca = self.ca(&self.identity.current(), now);
+        ca.map_err(|error| Fault::new(Reason::Precondition, format!("no CA here: {error}")))
+    }
+
     /// The CA of this coordinator, read anew: it may have been replaced.
     fn ca(&self, identity: &Identity, now: UnixTime) -> Result<Ca, CaError> {
         let files = self.identity.files();
@@ -386,7 +396,9 @@ fn until(seconds: i64) -> Timestamp {
 }
 
 /// Runs what waits for the disk, or computes for long, off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Fault::new(Reason::ShuttingDown, "this node is shutting down"))

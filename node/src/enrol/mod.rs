@@ -9,6 +9,7 @@
 //! | [`coordinator`] | [`Enrolment`]: makes tokens, checks requests, dials the new node back, issues |
 //! | [`names`] | which of the names that a node asks for its certificate may carry |
 //! | [`mod@join`] | the new node's side: finds the coordinator, proves it, asks, installs |
+//! | [`reissue`] | the CAs of coordinators, issued anew |
 //! | [`rotation`] | a new root without an outage |
 //! | `source` | where a join token is given: argument, file, standard input |
 //!
@@ -29,6 +30,7 @@ pub mod join;
 mod metrics;
 pub mod names;
 pub mod refusal;
+pub mod reissue;
 pub mod rotation;
 mod source;
 pub mod store;
@@ -37,6 +39,7 @@ pub mod token;
 pub use coordinator::{Enrolment, Issuing, NewToken, Request};
 pub use join::{JoinError, Joining, join};
 pub use refusal::Refusal;
+pub use reissue::CaKeeper;
 pub use rotation::{Rotation, RotationFile};
 pub use source::{JoinSource, SourceError};
 pub use store::{StoreError, TokenStore};

@@ -13,6 +13,7 @@
 //! `ssl_ca_cert_file`, as everywhere, the roots.
 
 use super::{
+    bundle::{Bundle, leads_to},
     ca::{self, Ca, CaError, LeafRequest, Validity},
     certificate::{InvalidCertificate, coordinator_of, parse_x509},
     csr,
@@ -65,6 +66,14 @@ impl Ca {
             (None, Some(0)) => Err(CaError::PathLength(self.subject().to_owned())),
             (None, Some(_) | None) => Ok(()),
         }
+    }
+
+    /// A certificate for `holder` that lives a day, and what goes behind it, DER: shows who has the CA's key.
+    fn prove(&self, holder: &SpiffeId, now: UnixTime) -> Result<Vec<Vec<u8>>, CaError> {
+        let validity = Validity::days(now, 1)?;
+        let leaf =
+            self.issue(&LeafRequest { spiffe: holder.clone(), sans: Vec::new(), grant: None, validity })?;
+        Ok(std::iter::once(leaf.der()).chain(self.chain()).map(|der| der.to_vec()).collect())
     }
 
     /// The certificate of `node`'s own CA, for a key that the node made: `public_key` is a DER
@@ -158,20 +167,82 @@ impl PendingCa {
         trust: &Trust,
         now: UnixTime,
     ) -> Result<String, EnrolledError> {
-        let first = chain.first().ok_or(EnrolledError::NoCa)?;
-        let pem: String = chain.iter().map(|der| pem::to_text(der)).collect();
-        let own = Ca::from_issuer_pem(&pem, &self.key_pem)?;
-        if coordinator_of(first).as_ref() != Some(node) {
-            return Err(EnrolledError::OtherCoordinator { node: node.clone() });
-        }
-        let spiffe = SpiffeId::new(trust.cluster_id().clone(), Role::Coordinator, node.clone());
-        let validity = Validity::days(now, 1)?;
-        let tried = own.issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, validity })?;
-        let tried: Vec<&[u8]> =
-            std::iter::once(tried.der().as_ref()).chain(chain.iter().map(Vec::as_slice)).collect();
-        trust.verify(&tried, Usage::Server, now)?;
-        Ok(pem)
+        check(&self.key_pem, chain, node, trust, now)
     }
+}
+
+fn check(
+    key_pem: &str,
+    chain: &[Vec<u8>],
+    node: &NodeId,
+    trust: &Trust,
+    now: UnixTime,
+) -> Result<String, EnrolledError> {
+    let first = chain.first().ok_or(EnrolledError::NoCa)?;
+    let pem: String = chain.iter().map(|der| pem::to_text(der)).collect();
+    let own = Ca::from_issuer_pem(&pem, key_pem)?;
+    if coordinator_of(first).as_ref() != Some(node) {
+        return Err(EnrolledError::OtherCoordinator { node: node.clone() });
+    }
+    let spiffe = SpiffeId::new(trust.cluster_id().clone(), Role::Coordinator, node.clone());
+    trust.verify(&own.prove(&spiffe, now)?, Usage::Server, now)?;
+    Ok(pem)
+}
+
+/// The own CA of a coordinator that joined, with a proof that its holder has the key.
+#[derive(Debug)]
+pub struct OwnCa {
+    ca: Ca,
+    proof: Vec<Vec<u8>>,
+}
+
+impl OwnCa {
+    /// The own CA of `holder`; none where there is none, as at workers and holders of a root.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be read.
+    pub fn load(files: &IdentityFiles, holder: &SpiffeId, now: UnixTime) -> Result<Option<Self>, CaError> {
+        if !files.issuer_cert().exists() || holder.role != Role::Coordinator {
+            return Ok(None);
+        }
+        let ca = Ca::load(&files.ca_cert, &files.ca_key)?;
+        Ok(Some(Self { proof: ca.prove(holder, now)?, ca }))
+    }
+
+    /// A certificate that it has just issued for its holder, and what goes behind that, DER.
+    pub fn proof(&self) -> &[Vec<u8>] {
+        &self.proof
+    }
+
+    /// Whether two thirds of its life are over.
+    pub fn is_old(&self, now: UnixTime) -> bool {
+        let third = u64::from(CA_DAYS) * 24 * 60 * 60 / 3;
+        self.ca.not_after().as_secs() < now.as_secs().saturating_add(third)
+    }
+
+    /// Whether it is below another root than the one that issues.
+    pub fn is_below_another(&self, bundle: &Bundle, now: UnixTime) -> bool {
+        !leads_to(&self.proof, bundle.cluster_id(), &bundle.roots()[0], now)
+    }
+}
+
+/// Puts a new certificate of a coordinator's own CA, for the same key, in the place of the old one.
+///
+/// # Errors
+///
+/// When `trust` would not believe what it issues, or writing fails; the old one stays.
+pub fn install(
+    files: &IdentityFiles,
+    own: &OwnCa,
+    chain: &[Vec<u8>],
+    trust: &Trust,
+    now: UnixTime,
+) -> Result<(), EnrolledError> {
+    let node = own.ca.coordinator().ok_or(EnrolledError::NoCa)?;
+    let pem = check(&own.ca.key_pem(), chain, node, trust, now)?;
+    write_all(vec![NewFile::certificate(files.issuer_cert(), pem, true)])?;
+    Ok(())
 }
 
 impl fmt::Debug for PendingCa {

@@ -8,8 +8,9 @@ use crate::{
 use p2p_core::{NodeId, Principal, Role, SpiffeId, grant::Grant};
 use p2p_proto::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, EnrollRequest, EnrollResponse, ListJoinTokensRequest,
-    ListJoinTokensResponse, RevokeJoinTokenRequest, RevokeJoinTokenResponse, RotateCaAction, RotateCaRequest,
-    RotateCaStatus, enrollment_service_server::EnrollmentService,
+    ListJoinTokensResponse, ReissueCaRequest, ReissueCaResponse, RevokeJoinTokenRequest,
+    RevokeJoinTokenResponse, RotateCaAction, RotateCaRequest, RotateCaStatus,
+    enrollment_service_server::EnrollmentService,
 };
 use std::{collections::BTreeSet, fmt::Display, sync::Arc, time::Duration};
 use tonic::{Extensions, Request, Response, Status};
@@ -85,6 +86,20 @@ impl EnrollmentService for Enrollment {
         }
         let status = self.1.run(action, forced).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(status))
+    }
+
+    async fn reissue_ca(
+        &self,
+        request: Request<ReissueCaRequest>,
+    ) -> Result<Response<ReissueCaResponse>, Status> {
+        let caller = caller(request.extensions())?;
+        let Principal::Certificate(coordinator) = caller.connection.principal.clone() else {
+            return Err(Fault::internal("a stranger reached a node's method").to_status());
+        };
+        let proof = request.into_inner().proof.into_iter().map(Vec::from).collect();
+        let chain = self.0.reissue_ca(coordinator, proof).await.map_err(|fault| fault.to_status())?;
+        let ca_certificate_chain = chain.into_iter().map(Into::into).collect();
+        Ok(Response::new(ReissueCaResponse { ca_certificate_chain }))
     }
 }
 

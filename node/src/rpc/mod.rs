@@ -93,7 +93,9 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
         LocalService::new(cluster, ours.clone(), Access::Member)?,
         LocalService::new(registry, ours.clone(), Access::Member)?,
         LocalService::new(call, ours.clone(), Access::Member)?,
-        LocalService::new(enrollment, ours.clone(), Access::Admin)?.except("Enroll", Access::Public),
+        LocalService::new(enrollment, ours.clone(), Access::Admin)?
+            .except("Enroll", Access::Public)
+            .except("ReissueCa", Access::Node),
         LocalService::new(system, ours, Access::Member)?,
         LocalService::new(HealthServer::new(health::Health(parts.clone())), health, Access::Public)?,
         LocalService::new(

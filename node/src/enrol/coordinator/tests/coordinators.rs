@@ -1,7 +1,7 @@
 //! Coordinators that join, and those that cannot take them in.
 
 use super::*;
-use crate::identity::{Usage, coordinator_of};
+use crate::identity::{Usage, ca_key_of, coordinator_of};
 
 fn for_a_coordinator() -> NewToken {
     NewToken { role: Role::Coordinator, ..plain() }
@@ -96,4 +96,48 @@ async fn only_the_holder_of_a_root_takes_in_coordinators_and_the_others_enrol_wo
     assert_eq!(enrolled.chain.len(), 2);
     assert!(trust.verify(&enrolled.chain, Usage::Server, UnixTime::now()).is_ok());
     assert_eq!(enrolled.roots, trust.roots().iter().map(|root| root.to_vec()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_coordinators_ca_is_issued_anew_for_its_own_key_and_name_only() {
+    let rig = rig().await;
+    let token = rig.token(for_a_coordinator()).await;
+    let ca_key = key();
+    let request = Request { ca_csr: csr(&ca_key), ..rig.request(&token, &key()) };
+    let enrolled = rig.enrolment.enrol(request).await.unwrap();
+    let own: String = enrolled.ca_chain.iter().map(|der| pem::to_text(der)).collect();
+    let own = Ca::from_issuer_pem(&own, &ca_key.serialize_pem()).unwrap();
+    let files = rig.enrolment.identity.files();
+    let root = Ca::load(&files.ca_cert, &files.ca_key).unwrap();
+    let proof = |ca: &Ca, spiffe: &str| {
+        let validity = Validity::days(UnixTime::now(), 1).unwrap();
+        let leaf = LeafRequest { spiffe: spiffe.parse().unwrap(), sans: vec![], grant: None, validity };
+        let pem = ca.issue(&leaf).unwrap().cert_pem;
+        pem::certificates(pem.as_bytes()).unwrap().iter().map(|der| der.to_vec()).collect::<Vec<_>>()
+    };
+    let ask =
+        async |who: &str, proof: Vec<Vec<u8>>| rig.enrolment.reissue_ca(who.parse().unwrap(), proof).await;
+    let me = "spiffe://shop/coordinator/new";
+    let again = ask(me, proof(&own, me)).await.unwrap();
+    assert_eq!(ca_key_of(&again[0]), ca_key_of(&enrolled.ca_chain[0]));
+    assert_eq!(coordinator_of(&again[0]), Some("new".parse().unwrap()));
+    let other = "spiffe://shop/coordinator/c-9";
+    for (who, proof) in [
+        // Its CA issues for another name, also for a coordinator's that it pretends to be.
+        (me, proof(&own, other)),
+        (other, proof(&own, other)),
+        (other, proof(&own, me)),
+        ("spiffe://shop/worker/new", proof(&own, "spiffe://shop/worker/new")),
+        // A certificate of the root proves no CA.
+        (me, proof(&root, me)),
+        (me, vec![]),
+        (me, vec![vec![1, 2, 3]]),
+    ] {
+        let fault = ask(who, proof).await.unwrap_err();
+        assert_eq!(fault.reason, Reason::Denied, "{fault}");
+        assert!(fault.message.starts_with("this proves no CA of"), "{fault}");
+    }
+    rig.enrolment.identity.bans().set(["new".parse().unwrap()].into());
+    let fault = ask(me, proof(&own, me)).await.unwrap_err();
+    assert!(fault.message.contains("new was evicted from the cluster"), "{fault}");
 }
