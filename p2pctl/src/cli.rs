@@ -2,7 +2,7 @@
 //! in the verb's own file.
 
 use crate::{
-    commands::{certs, cluster, dev, doctor, health, metrics, rpc, token},
+    commands::{ca, certs, cluster, dev, doctor, health, metrics, rpc, token},
     output::Format,
     session::TokenSource,
 };
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Makes, shows and checks certificates; works on files, needs no node
     #[command(alias = "cert", subcommand, after_help = "Examples:\n  p2pctl certs generate --help")]
     Certs(certs::CertsCommand),
+    /// Backs the CA of the cluster up, brings it back, and replaces it
+    #[command(subcommand, after_help = "Examples:\n  p2pctl ca backup --out shop-ca.backup")]
+    Ca(ca::CaCommand),
     /// Shows who is in the cluster and how it fares
     #[command(alias = "clusters", subcommand, after_help = "Examples:\n  p2pctl cluster nodes -o wide")]
     Cluster(cluster::ClusterCommand),

@@ -11,8 +11,8 @@ use p2p_proto::v1::{
     EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse,
     JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, ListRevocationsRequest,
     ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse, RevocationInfo,
-    RevokeJoinTokenRequest, RevokeTokenRequest, VerifyTokenRequest, VerifyTokenResponse,
-    auth_service_client::AuthServiceClient, call_request::Payload,
+    RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus, VerifyTokenRequest,
+    VerifyTokenResponse, auth_service_client::AuthServiceClient, call_request::Payload,
     cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
     registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
 };
@@ -260,6 +260,13 @@ impl Connection {
         let mut client = AuthServiceClient::new(self.channel());
         let request = VerifyTokenRequest { token: token.to_owned() };
         let answer = client.verify_token(self.request(request)).await;
+        self.answer(answer).await
+    }
+
+    /// Rotates the root of the cluster at the connected coordinator, as far as it goes now.
+    pub async fn rotate_ca(&self, request: RotateCaRequest) -> Result<RotateCaStatus, CallError> {
+        let mut client = EnrollmentServiceClient::new(self.channel());
+        let answer = client.rotate_ca(self.request(request)).await;
         self.answer(answer).await
     }
 

@@ -9,12 +9,12 @@ use crate::{
     auth::Auth,
     config::{Config, SeedAddress},
     enrol::{
-        Enrolment, IssuePolicy, Issuing, JoinError, JoinSource, RenewError, RenewalMetrics, Renewer,
-        TokenStore,
+        CaKeeper, Enrolment, IssuePolicy, Issuing, JoinError, JoinSource, RenewError, RenewalMetrics,
+        Renewer, Rotation, RotationFile, TokenStore,
     },
     gateway::Gateway,
     gossip::{self, GossipSetup, Revoking},
-    identity::{Identity as OwnIdentity, IdentityError, IdentityStore, UnixTime},
+    identity::{Anchors, AnchorsFile, IdentityError, IdentityStore, UnixTime},
     limit::Limits,
     peer::PeerPool,
     persist::{EpochFile, PersistError, StateDirectory},
@@ -121,6 +121,8 @@ struct Prepared {
     keeper: Keeper,
     kept: Kept,
     signers: (SignerFile, Vec<Chain>),
+    anchors: AnchorsFile,
+    rotation: RotationFile,
 }
 
 impl NodeBuilder {
@@ -189,10 +191,11 @@ impl NodeBuilder {
         let identity =
             certificate::obtain(&config, source, listening, &mut prepared.tokens, &renewals).await?;
         let identity = Arc::new(identity);
+        let anchors = Anchors::new(prepared.anchors, identity.clone());
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
         let alone = present.stands_alone() || !config.https_enabled;
-        config.coordinator_addresses = seeds(&config, &prepared.tokens, &present);
+        config.coordinator_addresses = seeds(&config, &prepared.tokens);
         let advertised = advertise::addresses(&config, listening);
 
         // 4. Connections to others, the registry, routing.
@@ -240,6 +243,7 @@ impl NodeBuilder {
             cluster: cluster.clone(),
             own,
             identity: identity.clone(),
+            anchors: anchors.clone(),
             pool: pool.clone(),
             seeds,
             interval: config.gossip_interval_current,
@@ -279,6 +283,7 @@ impl NodeBuilder {
             gossip: gossip.clone(),
             enrolment,
             issuer: issuer.clone(),
+            rotation: Rotation::new(prepared.rotation, identity.clone(), anchors.clone(), gossip.view()),
             router: router.clone(),
             revocations: revocations.clone(),
             shutdown: watch.clone(),
@@ -299,6 +304,13 @@ impl NodeBuilder {
             Server::new(stack, security, revocations.clone(), server_limits, gossip.view(), &metrics);
         let server_task = tokio::spawn(server.run(listener, watch));
 
+        let ca_keeper = CaKeeper {
+            identity: identity.clone(),
+            anchors: anchors.clone(),
+            pool: pool.clone(),
+            view: gossip.view(),
+        };
+
         // 7. Tell the cluster.
         let renewer = Renewer {
             identity: identity.clone(),
@@ -310,7 +322,7 @@ impl NodeBuilder {
         };
         let spoken_of = (config.zone.clone(), config.labels.clone());
         let publisher = Publisher::new(
-            (identity, issuer.clone()),
+            (identity, issuer.clone(), anchors.clone()),
             gossip.clone(),
             registry.clone(),
             advertised,
@@ -321,6 +333,7 @@ impl NodeBuilder {
             config,
             publisher: Arc::new(publisher),
             renewer: Some((renewer, renewals)).filter(|_| !alone),
+            ca_keeper,
             gossip,
             gossip_task,
             registry,
@@ -364,13 +377,16 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
         );
     }
     let signers = SignerFile::load(&directory)?;
-    Ok(Prepared { epoch_file, tokens, keeper, kept, signers })
+    let (anchors, rotation) = (AnchorsFile::load(&directory)?, RotationFile::load(&directory)?);
+    Ok(Prepared { epoch_file, tokens, keeper, kept, signers, anchors, rotation })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.
-fn seeds(config: &Config, tokens: &TokenStore, identity: &OwnIdentity) -> Vec<SeedAddress> {
-    let joined = config.coordinator_addresses.is_empty() && identity.spiffe().role == Role::Worker;
-    if joined { tokens.coordinators() } else { config.coordinator_addresses.clone() }
+fn seeds(config: &Config, tokens: &TokenStore) -> Vec<SeedAddress> {
+    match config.coordinator_addresses.is_empty() {
+        true => tokens.coordinators(),
+        false => config.coordinator_addresses.clone(),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

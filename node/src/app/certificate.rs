@@ -9,6 +9,7 @@ use crate::{
         UnixTime, enrolled, ensure, files::node_sans,
     },
 };
+use p2p_core::Role;
 use std::net::SocketAddr;
 
 /// Loads the node's identity, after making it or joining for it if there is none. `listening` is bound
@@ -112,9 +113,6 @@ fn make(config: &Config, files: &IdentityFiles, may_join: bool) -> Result<Create
     if enrolled::complete(files).map_err(JoinError::from)? {
         tracing::info!(certificate = %files.cert.display(), "completed a join or renewal that had been interrupted");
     }
-    if may_join && config.coordinator_mode && !files.cert.exists() {
-        return Err(JoinError::Coordinator.into());
-    }
     let policy = BootstrapPolicy {
         node_id: config.node_id.clone(),
         cluster_id: config.cluster_id.clone(),
@@ -149,6 +147,7 @@ async fn enrol(
     let advertised = advertise::addresses(&towards, listening);
     let joining = Joining {
         node: config.node_id.clone(),
+        role: if config.coordinator_mode { Role::Coordinator } else { Role::Worker },
         cluster: config.cluster_id.clone(),
         files: files.clone(),
         advertise: advertised.first().copied().unwrap_or(listening),

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    enrol::{RenewalMetrics, Renewer},
+    enrol::{CaKeeper, RenewalMetrics, Renewer},
     gossip::Gossip,
     identity::{IdentityError, Reloaded},
     limit::Limits,
@@ -34,6 +34,7 @@ pub(super) struct NodeParts {
     pub(super) publisher: Arc<Publisher>,
     /// What renews the node's certificate; `None` for a node that stands alone.
     pub(super) renewer: Option<(Renewer, RenewalMetrics)>,
+    pub(super) ca_keeper: CaKeeper,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
     pub(super) registry: Arc<Registry>,
@@ -58,6 +59,8 @@ impl Node {
         let publisher = parts.publisher.clone();
         publisher.publish().await?;
         let mut background = vec![
+            tokio::spawn(upkeep::follow_trust(publisher.clone())),
+            tokio::spawn(parts.ca_keeper.clone().run()),
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(evict_idle_clients(parts.limits.clone())),
             tokio::spawn(upkeep::watch_files(publisher.clone())),

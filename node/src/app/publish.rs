@@ -3,7 +3,7 @@
 use crate::{
     config::Labels,
     gossip::Gossip,
-    identity::{IdentityError, IdentityStore, Reloaded, UnixTime},
+    identity::{Anchors, IdentityError, IdentityStore, Reloaded, UnixTime},
     registry::Registry,
     telemetry::Metrics,
     token::Issuer,
@@ -30,6 +30,7 @@ struct Expiry {
 pub(super) struct Publisher {
     pub(super) identity: Arc<IdentityStore>,
     issuer: Arc<Issuer>,
+    pub(super) anchors: Arc<Anchors>,
     gossip: Gossip,
     registry: Arc<Registry>,
     advertised: Vec<SocketAddr>,
@@ -42,7 +43,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(
-        (identity, issuer): (Arc<IdentityStore>, Arc<Issuer>),
+        (identity, issuer, anchors): (Arc<IdentityStore>, Arc<Issuer>, Arc<Anchors>),
         gossip: Gossip,
         registry: Arc<Registry>,
         advertised: Vec<SocketAddr>,
@@ -62,7 +63,18 @@ impl Publisher {
                 expiry.ca.clone(),
             );
         });
-        Self { identity, issuer, gossip, registry, advertised, zone, labels, expiry, change: Mutex::new(()) }
+        Self {
+            identity,
+            issuer,
+            anchors,
+            gossip,
+            registry,
+            advertised,
+            zone,
+            labels,
+            expiry,
+            change: Mutex::new(()),
+        }
     }
 
     pub(super) fn advertised(&self) -> Option<SocketAddr> {
@@ -86,6 +98,7 @@ impl Publisher {
             labels: self.labels.as_map().clone(),
             leaving: false,
             token_signers: signers.collect(),
+            bundle_serial: self.anchors.serial(),
         };
         self.gossip.publish(OwnRecords { node, services: self.registry.records() }).await
     }

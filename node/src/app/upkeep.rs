@@ -4,7 +4,8 @@ use super::publish::Publisher;
 use crate::{
     enrol::{RenewError, RenewalMetrics, Renewer},
     identity::{
-        EnrolledError, FileWatch, Identity, IdentityError, IdentityStore, Reloaded, UnixTime, schedule,
+        Bundle, EnrolledError, FileWatch, Identity, IdentityError, IdentityStore, Reloaded, UnixTime,
+        needs_reissue, schedule,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,9 @@ use std::{sync::Arc, time::Duration};
 const LOOK: Duration = Duration::from_secs(2);
 /// Pause between two looks whether another certificate is in force, while this one is waited for.
 const GLANCE: Duration = Duration::from_secs(30);
+
+/// Longest pause between tries while another root issues: a rotation waits for every node.
+const REISSUE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why a new certificate is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -68,21 +72,33 @@ pub(super) async fn watch_files(publisher: Arc<Publisher>) {
     }
 }
 
-/// Renews the node's certificate whenever it is time.
+/// Tells the cluster which roots are trusted here, and shows it a certificate that was issued anew.
+pub(super) async fn follow_trust(publisher: Arc<Publisher>) {
+    let mut changes = publisher.anchors.subscribe();
+    while changes.changed().await.is_ok() {
+        if let Err(refusal) = publisher.publish().await {
+            tracing::error!(error = %refusal, "the new trust bundle could not be published");
+        }
+    }
+}
+
+/// Renews the node's certificate whenever it is time, and when another root issues.
 pub(super) async fn renew(publisher: Arc<Publisher>, renewer: Renewer, metrics: RenewalMetrics) {
     loop {
-        let identity = publisher.identity.current();
-        wait_for(&publisher, &identity, identity.renewal_time()).await;
         let present = publisher.identity.current();
-        if UnixTime::now() < present.renewal_time() {
+        let bundle = publisher.anchors.bundle();
+        let bundle = bundle.filter(|bundle| needs_reissue(&present, bundle, UnixTime::now()));
+        if bundle.is_none() && UnixTime::now() < present.renewal_time() {
+            wait_for(&publisher, &present, present.renewal_time()).await;
             continue;
         }
-        match renew_once(&publisher, &renewer).await {
+        let pause_max = if bundle.is_some() { REISSUE_PAUSE } else { Duration::MAX };
+        match renew_once(&publisher, &renewer, bundle).await {
             Ok(word) => metrics.count(word),
             Err(failed) => {
                 metrics.count(failed.word());
                 let left = schedule::left(present.not_after(), UnixTime::now());
-                let pause = schedule::retry_pause(left, rand::random());
+                let pause = schedule::retry_pause(left, rand::random()).min(pause_max);
                 tracing::warn!(
                     error = %failed, seconds_left = left.as_secs(), pause_seconds = pause.as_secs(),
                     "certificate not renewed; trying again"
@@ -95,21 +111,28 @@ pub(super) async fn renew(publisher: Arc<Publisher>, renewer: Renewer, metrics: 
     }
 }
 
-/// Waits until `at`, or until another identity than `present` is in force.
+/// Waits until `at`, or until another identity than `present` or another trust bundle is in force.
 async fn wait_for(publisher: &Publisher, present: &Arc<Identity>, at: UnixTime) {
+    let mut trust = publisher.anchors.subscribe();
     while Arc::ptr_eq(&publisher.identity.current(), present) {
-        if tokio::time::timeout(GLANCE, schedule::reached(at)).await.is_ok() {
-            return;
+        tokio::select! {
+            () = schedule::reached(at) => return,
+            _changed = trust.changed() => return,
+            () = tokio::time::sleep(GLANCE) => {}
         }
     }
 }
 
-async fn renew_once(publisher: &Publisher, renewer: &Renewer) -> Result<&'static str, Failed> {
+async fn renew_once(
+    publisher: &Publisher,
+    renewer: &Renewer,
+    bundle: Option<Bundle>,
+) -> Result<&'static str, Failed> {
     let present = publisher.identity.current();
     let renewal = renewer.ask().await?;
     let how = renewal.how;
     let replace = move |store: &IdentityStore| -> Result<Reloaded, Failed> {
-        renewal.install(store.files(), &present, UnixTime::now())?;
+        renewal.install(store.files(), &present, bundle.as_ref(), UnixTime::now())?;
         Ok(store.reload(UnixTime::now())?)
     };
     publisher.change(replace).await.map_err(RenewError::from)??;

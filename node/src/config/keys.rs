@@ -143,12 +143,13 @@ settings! {
     /// The private key of that certificate (PEM), readable by the node's user only.
     ssl_key_file: PathBuf = "node_key.pem";
 
-    /// The certificates of the CAs that this cluster trusts (PEM). Default: ca_cert.pem beside
-    /// ssl_cert_file.
+    /// The certificates of the CAs that this cluster trusts (PEM). The node rewrites it when the root is
+    /// rotated. Default: ca_cert.pem beside ssl_cert_file.
     ssl_ca_cert_file: PathBuf = "" or ca_cert_beside;
 
-    /// The CA's private key (PEM). Read on coordinators only, and it should lie on no other host. Default:
-    /// ca_key.pem beside ssl_cert_file.
+    /// The CA's private key (PEM). Read on coordinators only, and it should lie on no other host. A
+    /// coordinator that joined has a CA of its own, whose certificate lies beside the key:
+    /// ca_issuer_cert.pem for ca_key.pem. Default: ca_key.pem beside ssl_cert_file.
     ssl_ca_key_file: PathBuf = "" or ca_key_beside;
 
     /// How long the certificates live that this coordinator issues to nodes; they renew themselves after two
@@ -164,7 +165,8 @@ settings! {
     /// disk; it is created if missing, for the node's user only.
     state_directory: PathBuf = "data";
 
-    /// The file in state_directory that keeps revoked access tokens.
+    /// The file in state_directory that keeps what is revoked: access tokens, subjects and evicted nodes. Beside it,
+    /// with .journal behind its name, lies what has come since it was written.
     jwt_blacklist_file: FileName = "jwt_blacklist.json";
 
     /// The file in state_directory that keeps the node's epoch: the number that tells one start from the

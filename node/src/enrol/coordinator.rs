@@ -1,6 +1,7 @@
 //! The coordinator's side: makes join tokens, and certificates for those who redeem them.
 
 mod admin;
+mod authority;
 mod reissue;
 
 pub use admin::NewToken;
@@ -12,7 +13,7 @@ use super::{
     names::Names,
     refusal::Refusal,
     store::TokenStore,
-    token::{Newest, Redeemable, StoredToken, Use, check_secret, hash},
+    token::{Base64, Newest, Redeemable, StoredToken, Use, check_secret, hash},
 };
 use crate::{
     config::AdvertiseAddress,
@@ -96,18 +97,22 @@ pub struct Request {
     pub advertise_address: String,
     /// Names for the certificate.
     pub sans: Vec<String>,
+    /// PKCS #10, DER, for the CA of a coordinator; else empty.
+    pub ca_csr: Vec<u8>,
 }
 
 /// What a request comes to once it is proven.
 struct Proven {
     token: TokenId,
     public_key: Vec<u8>,
+    /// Of a coordinator's own CA.
+    ca_key: Option<Vec<u8>>,
     node: NodeId,
     address: SocketAddr,
 }
 
 enum Step {
-    Again(Vec<u8>),
+    Again(Box<Use>),
     DialBack(Proven),
 }
 
@@ -210,7 +215,7 @@ impl Enrolment {
         let (this, proving) = (self.clone(), request.clone());
         let step = blocking(move || this.prove(&proving, UnixTime::now()));
         let proven = match step.await.map_err(|_| Refusal::Interrupted)?? {
-            Step::Again(certificate) => return Ok((self.answer(certificate), "again")),
+            Step::Again(before) => return Ok((self.answer(*before), "again")),
             Step::DialBack(proven) => proven,
         };
         self.dial_back(proven.address).await?;
@@ -220,9 +225,15 @@ impl Enrolment {
         Ok((self.answer(issued), "ok"))
     }
 
-    fn answer(&self, certificate: Vec<u8>) -> Enrolled {
+    fn answer(&self, given: Use) -> Enrolled {
         let trust = self.identity.current().trust();
-        Enrolled { chain: vec![certificate], roots: trust.roots().iter().map(|root| root.to_vec()).collect() }
+        let below =
+            |first: Base64| std::iter::once(first).chain(given.chain.clone()).map(|der| der.0).collect();
+        Enrolled {
+            chain: below(given.certificate),
+            roots: trust.roots().iter().map(|root| root.to_vec()).collect(),
+            ca_chain: given.ca_certificate.map(below).unwrap_or_default(),
+        }
     }
 
     /// Everything that can be judged without dialling. The same work for everybody up to the secret.
@@ -247,12 +258,14 @@ impl Enrolment {
         let redeemable = token.redeem(&public_key, now)?;
         let node = node_for(token, &request.node_id)?;
         self.may_issue(&node)?;
-        if let Redeemable::Again(certificate) = redeemable {
-            return Ok(Step::Again(certificate));
+        let ca_key = authority::ca_key(token.role, &request.ca_csr, &public_key)?;
+        if let Redeemable::Again(before) = redeemable {
+            authority::check_same(&before, ca_key.as_deref())?;
+            return Ok(Step::Again(before));
         }
         self.check_free(&store, token, &node, &public_key, now)?;
         let address = advertised(&request.advertise_address)?;
-        Ok(Step::DialBack(Proven { token: token.id, public_key, node, address }))
+        Ok(Step::DialBack(Proven { token: token.id, public_key, ca_key, node, address }))
     }
 
     /// Whether nobody else has the id, or the token hands it over. A coordinator's is never handed to a worker.
@@ -270,7 +283,8 @@ impl Enrolment {
         }
         let view = self.view.borrow();
         let member = view.members.get(node);
-        if member.is_some_and(|member| member.role() == Role::Coordinator) {
+        if token.role != Role::Coordinator && member.is_some_and(|member| member.role() == Role::Coordinator)
+        {
             return taken("it is a coordinator's".to_owned());
         }
         if token.replace {
@@ -308,15 +322,16 @@ impl Enrolment {
     }
 
     /// Issues and records. The token is looked at again: others may have used it up during the dial.
-    fn issue(&self, proven: &Proven, sans: &[String], now: UnixTime) -> Result<Vec<u8>, Refusal> {
+    fn issue(&self, proven: &Proven, sans: &[String], now: UnixTime) -> Result<Use, Refusal> {
         self.may_issue(&proven.node)?;
         let identity = self.identity.current();
         let names = self.names(&identity, &proven.node, Some(proven.address.ip()));
         let ca = self.ca(&identity, now)?;
         let mut store = self.store();
         let token = store.find(&proven.token).ok_or(Refusal::Unknown)?;
-        if let Redeemable::Again(certificate) = token.redeem(&proven.public_key, now)? {
-            return Ok(certificate);
+        if let Redeemable::Again(before) = token.redeem(&proven.public_key, now)? {
+            authority::check_same(&before, proven.ca_key.as_deref())?;
+            return Ok(*before);
         }
         self.check_free(&store, token, &proven.node, &proven.public_key, now)?;
         let grant = token.grant.as_ref().map(|globs| Grant::parse(globs)).transpose()?;
@@ -327,10 +342,14 @@ impl Enrolment {
         }
         let request = LeafRequest { spiffe, sans, grant, validity: Validity::lasting(now, self.policy.ttl) };
         let (certificate, said) = certify(&ca, &request, &proven.public_key)?;
-        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, said.not_after);
+        let own_ca = proven.ca_key.as_deref();
+        let own_ca = own_ca.map(|key| ca.certify_coordinator(identity.cluster_id(), &proven.node, key, now));
+        let own_ca = own_ca.transpose()?.map(|der| der.to_vec());
+        let redemption = Use::new(proven.node.clone(), &proven.public_key, &certificate, said.not_after)
+            .with_authority(ca.chain(), own_ca);
         let newest = Newest::of(&said);
-        store.record(&proven.token, redemption, newest, self.forget_before(now))?;
-        Ok(certificate)
+        store.record(&proven.token, redemption.clone(), newest, self.forget_before(now))?;
+        Ok(redemption)
     }
 
     /// Certificates that ended before it prove nothing any more.
@@ -348,6 +367,16 @@ impl Enrolment {
             taken.extend(addresses.map(|address: SocketAddr| San::Ip(address.ip())));
         }
         Names { taken, proven }
+    }
+
+    pub(super) fn identity(&self) -> Arc<Identity> {
+        self.identity.current()
+    }
+
+    /// The CA of this coordinator, for who asks for it over the network.
+    pub(super) fn issuing_ca(&self, now: UnixTime) -> Result<Ca, Fault> {
+        let ca = self.ca(&self.identity.current(), now);
+        ca.map_err(|error| Fault::new(Reason::Precondition, format!("no CA here: {error}")))
     }
 
     /// The CA of this coordinator, read anew: it may have been replaced.
@@ -421,7 +450,9 @@ fn until(seconds: i64) -> Timestamp {
 }
 
 /// Runs what waits for the disk, or computes for long, off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Fault::new(Reason::ShuttingDown, "this node is shutting down"))

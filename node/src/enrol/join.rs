@@ -5,8 +5,8 @@ use super::source::SourceError;
 use crate::{
     config::SeedAddress,
     identity::{
-        Enrolled, EnrolledError, IdentityFiles, JoinToken, NotTheCoordinator, PendingKey, PinnedCoordinator,
-        San, UnixTime,
+        Enrolled, EnrolledError, IdentityFiles, JoinToken, NotTheCoordinator, PendingCa, PendingKey,
+        PinnedCoordinator, RootPin, San, UnixTime,
     },
     peer::{DIAL_TIMEOUT, DialError, dial, resolve},
     revocation::Live,
@@ -32,6 +32,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub struct Joining {
     /// Its id.
     pub node: NodeId,
+    /// What the configuration makes it.
+    pub role: Role,
     /// The cluster that the configuration insists on, if it does.
     pub cluster: Option<ClusterId>,
     /// Where its certificate goes.
@@ -49,15 +51,17 @@ pub enum JoinError {
     /// There is no token to read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Coordinators cannot join yet.
-    #[error(
-        "a coordinator (coordinator_mode: true) cannot join with a token in this release; copy a certificate that \
-         `p2pctl certs generate --node NAME:coordinator` made where the CA's key is"
-    )]
-    Coordinator,
     /// The token's role is not this node's.
-    #[error("the join token is for a {0}, and this node is a worker (coordinator_mode: false)")]
-    Role(Role),
+    #[error(
+        "the join token is for a {token}, and this node is a {own} (coordinator_mode: {}); make one with --role {own}",
+        *own == Role::Coordinator
+    )]
+    Role {
+        /// The token's.
+        token: Role,
+        /// Ours.
+        own: Role,
+    },
     /// The token is another node's.
     #[error("the join token is for node {bound}, and node_id is {own}; make one with --node {own}")]
     OtherNode {
@@ -132,13 +136,14 @@ enum Failed {
 /// Each says what to do; no certificate file was touched.
 pub async fn join(token: &JoinToken, joining: Joining) -> Result<(), JoinError> {
     check(token, &joining)?;
-    let (files, node, pins) = (joining.files.clone(), joining.node.clone(), token.pins.clone());
-    let key = tokio::task::spawn_blocking(move || PendingKey::prepare(&files, &node, &pins)).await??;
+    let (preparing, pins) = (joining.clone(), token.pins.clone());
+    let key = tokio::task::spawn_blocking(move || prepare(&preparing, &pins)).await??;
     tracing::info!(cluster = %token.cluster, token.id = %token.id, node = %joining.node, "joining with a token");
     let request = EnrollRequest {
         token_id: token.id.as_bytes().to_vec().into(),
         secret: token.secret.expose().to_vec().into(),
         csr: key.csr().to_vec().into(),
+        ca_csr: key.ca_csr().to_vec().into(),
         node_id: joining.node.to_string(),
         advertise_address: joining.advertise.to_string(),
         sans: joining.sans.iter().map(ToString::to_string).collect(),
@@ -151,10 +156,19 @@ pub async fn join(token: &JoinToken, joining: Joining) -> Result<(), JoinError> 
     Ok(())
 }
 
+/// The keys that wait for their certificates: the node's, and a coordinator's own CA's.
+fn prepare(joining: &Joining, pins: &[RootPin]) -> Result<PendingKey, EnrolledError> {
+    let key = PendingKey::prepare(&joining.files, &joining.node, pins)?;
+    match joining.role {
+        Role::Coordinator => Ok(key.with_ca(PendingCa::prepare(&joining.files, &joining.node)?)),
+        Role::Worker | Role::Admin | Role::TokenSigner => Ok(key),
+    }
+}
+
 /// What can be told without a coordinator.
 fn check(token: &JoinToken, joining: &Joining) -> Result<(), JoinError> {
-    if token.role != Role::Worker {
-        return Err(JoinError::Role(token.role));
+    if token.role != joining.role {
+        return Err(JoinError::Role { token: token.role, own: joining.role });
     }
     if let Some(bound) = token.node.as_ref().filter(|bound| **bound != joining.node) {
         return Err(JoinError::OtherNode { bound: bound.clone(), own: joining.node.clone() });
@@ -249,7 +263,11 @@ async fn ask_one(
         Err(_elapsed) => return Err(later(format!("{address} did not answer in time"))),
     };
     let bytes = |list: Vec<bytes::Bytes>| list.into_iter().map(Vec::from).collect();
-    Ok(Enrolled { chain: bytes(answer.certificate_chain), roots: bytes(answer.roots) })
+    Ok(Enrolled {
+        chain: bytes(answer.certificate_chain),
+        roots: bytes(answer.roots),
+        ca_chain: bytes(answer.ca_certificate_chain),
+    })
 }
 
 /// Whether a status means that another try may succeed. Repeating is safe: the same key gets the same
@@ -304,6 +322,7 @@ mod tests {
         let at = |name: &str| directory.join(name);
         Joining {
             node: "w".parse().unwrap(),
+            role: Role::Worker,
             cluster: Some("shop".parse().unwrap()),
             files: IdentityFiles {
                 cert: at("cert"),
@@ -340,7 +359,10 @@ mod tests {
     async fn what_cannot_work_is_not_even_tried() {
         let (directory, good) = (tempfile::tempdir().unwrap(), token(nowhere()));
         for (token, says) in [
-            (JoinToken { role: Role::Coordinator, ..good.clone() }, "the join token is for a coordinator"),
+            (
+                JoinToken { role: Role::Coordinator, ..good.clone() },
+                "the join token is for a coordinator, and this node is a worker (coordinator_mode: false)",
+            ),
             (JoinToken { node: Some("x".parse().unwrap()), ..good.clone() }, "for node x, and node_id is w"),
             (
                 JoinToken { cluster: "other".parse().unwrap(), ..good.clone() },

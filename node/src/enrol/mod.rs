@@ -11,6 +11,8 @@
 //! | [`names`] | which of the names that a node asks for its certificate may carry |
 //! | [`mod@join`] | the new node's side: finds the coordinator, proves it, asks, installs |
 //! | [`renew`] [`mod@recover`] | a node's next certificate: before the present one ends, and after |
+//! | [`reissue`] | the CAs of coordinators, issued anew |
+//! | [`rotation`] | a new root without an outage |
 //! | `source` | where a join token is given: argument, file, standard input |
 //!
 //! ```text
@@ -19,8 +21,11 @@
 //!           └─ three files ◀── checked certificate ◀── answer ◀── identity_state.json (before the answer)
 //! ```
 //!
+//! A coordinator joins the same way with a second request, for a CA of its own below the root
+//! ([`crate::identity::authority`]); from then on it enrols workers itself.
+//!
 //! Not here: what a certificate is and how it is verified ([`crate::identity`]), when a node renews and the reload
-//! that follows (`app`), and coordinators that join (they need intermediate CAs of their own).
+//! that follows (`app`).
 
 pub mod attempts;
 pub mod coordinator;
@@ -29,7 +34,9 @@ mod metrics;
 pub mod names;
 pub mod recover;
 pub mod refusal;
+pub mod reissue;
 pub mod renew;
+pub mod rotation;
 mod source;
 pub mod store;
 pub mod token;
@@ -39,6 +46,8 @@ pub use join::{JoinError, Joining, join};
 pub use metrics::RenewalMetrics;
 pub use recover::{Recovery, recover};
 pub use refusal::Refusal;
+pub use reissue::CaKeeper;
 pub use renew::{How, RenewError, Renewal, Renewer};
+pub use rotation::{Rotation, RotationFile};
 pub use source::{JoinSource, SourceError};
 pub use store::{StoreError, TokenStore};

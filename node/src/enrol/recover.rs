@@ -83,7 +83,7 @@ pub async fn recover(recovery: Recovery) -> Result<How, RenewError> {
     if expired.spiffe().role == Role::Coordinator {
         let work = move || -> Result<How, RenewError> {
             let renewal = own(&expired, &files, &names, ttl, UnixTime::now())?;
-            Ok(renewal.install(&files, &expired, UnixTime::now())?)
+            Ok(renewal.install(&files, &expired, None, UnixTime::now())?)
         };
         return tokio::task::spawn_blocking(work).await?;
     }
@@ -112,6 +112,6 @@ pub async fn recover(recovery: Recovery) -> Result<How, RenewError> {
         pause = (pause * 2).min(PAUSE_MAX);
     };
     let renewal = Renewal { key, answer, how: How::Recovered };
-    let install = move || renewal.install(&files, &expired, UnixTime::now());
+    let install = move || renewal.install(&files, &expired, None, UnixTime::now());
     Ok(tokio::task::spawn_blocking(install).await??)
 }

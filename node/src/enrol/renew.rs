@@ -11,7 +11,7 @@ use super::recover;
 use crate::{
     config::SeedAddress,
     identity::{
-        Ca, CaError, Enrolled, EnrolledError, Identity, IdentityFiles, IdentityStore, InvalidCsr,
+        Bundle, Ca, CaError, Enrolled, EnrolledError, Identity, IdentityFiles, IdentityStore, InvalidCsr,
         LeafRequest, RenewalKey, San, UnixTime, Validity, proven_key,
     },
     peer::{PeerConnection, PeerPool, resolve},
@@ -81,7 +81,10 @@ impl RenewError {
                 | EnrolledError::PendingKey { .. }
                 | EnrolledError::OtherCa(_)
                 | EnrolledError::Make(_)
-                | EnrolledError::Write(_),
+                | EnrolledError::Write(_)
+                | EnrolledError::CaKeyExists(_)
+                | EnrolledError::NoCa
+                | EnrolledError::Ca(_),
             )
             | Self::Interrupted(_)
             | Self::Tls(_) => "files",
@@ -91,6 +94,7 @@ impl RenewError {
                 | EnrolledError::Certificate(_)
                 | EnrolledError::OtherKey
                 | EnrolledError::OtherNode { .. }
+                | EnrolledError::OtherCoordinator { .. }
                 | EnrolledError::NoGain(_)
                 | EnrolledError::Untrusted(_),
             ) => "invalid",
@@ -130,7 +134,8 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Checks it against the `present` identity and replaces the files. Blocks on the disk.
+    /// Checks it against the `present` identity and replaces the files. Blocks on the disk. `root`: it must lead there,
+    /// and may then end before the present one.
     ///
     /// # Errors
     ///
@@ -139,9 +144,10 @@ impl Renewal {
         self,
         files: &IdentityFiles,
         present: &Identity,
+        root: Option<&Bundle>,
         now: UnixTime,
     ) -> Result<How, EnrolledError> {
-        self.key.install(files, present, &self.answer, now)?;
+        self.key.install(files, present, &self.answer, root, now)?;
         Ok(self.how)
     }
 }
@@ -246,8 +252,9 @@ pub(super) fn own(
         grant: identity.certificate().grant.clone(),
         validity: Validity::lasting(now, ttl),
     };
-    let certificate = ca.certify(&request, &proven_key(key.csr())?)?.to_vec();
-    let answer = Enrolled { chain: vec![certificate], roots: Vec::new() };
+    let certificate = ca.certify(&request, &proven_key(key.csr())?)?;
+    let chain = std::iter::once(&certificate).chain(ca.chain()).map(|der| der.to_vec()).collect();
+    let answer = Enrolled { chain, roots: Vec::new(), ca_chain: Vec::new() };
     Ok(Renewal { key, answer, how: How::Renewed })
 }
 
@@ -293,7 +300,8 @@ pub(super) async fn answer(
     let answer = answer.map_err(|_elapsed| Failed::Later(format!("{address} did not answer in time")))?;
     let answer = answer.map_err(|status| failed(address, &status))?.into_inner();
     let bytes = |list: Vec<bytes::Bytes>| list.into_iter().map(Vec::from).collect();
-    Ok(Enrolled { chain: bytes(answer.certificate_chain), roots: bytes(answer.roots) })
+    let (chain, roots) = (bytes(answer.certificate_chain), bytes(answer.roots));
+    Ok(Enrolled { chain, roots, ca_chain: Vec::new() })
 }
 
 /// How one try at one address ended.

@@ -24,7 +24,7 @@ pub const MAX_NEWEST: usize = 20_000;
 const MAX_STATE_BYTES: usize = 48 * 1024 * 1024;
 /// Bytes that one token, and each of its uses, may come to without the grant.
 const TOKEN_BYTES: usize = 1024;
-const USE_BYTES: usize = 4 * 1024;
+const USE_BYTES: usize = 7 * 1024;
 /// The file's name in the state directory.
 const FILE: &str = "identity_state.json";
 

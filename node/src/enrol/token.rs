@@ -47,7 +47,13 @@ pub(super) struct Use {
     pub(super) key_sha256: Base64,
     /// What it got, DER.
     pub(super) certificate: Base64,
-    /// Last second of that, Unix.
+    /// What goes behind it, and behind `ca_certificate`, up to the root without that, DER.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) chain: Vec<Base64>,
+    /// The certificate of its own CA, DER, if it joined as a coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ca_certificate: Option<Base64>,
+    /// Last second of `certificate`, Unix.
     pub(super) not_after: u64,
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -59,6 +65,8 @@ impl Use {
             node_id,
             key_sha256: hash(public_key),
             certificate: Base64(certificate.to_vec()),
+            chain: Vec::new(),
+            ca_certificate: None,
             not_after: not_after.as_secs(),
             unknown: Map::new(),
         }
@@ -87,6 +95,14 @@ impl Newest {
             not_after: certificate.not_after.as_secs(),
             unknown: Map::new(),
         }
+    }
+}
+
+impl Use {
+    /// The same with what goes behind the certificates, and a coordinator's own CA.
+    pub(super) fn with_authority<C: AsRef<[u8]>>(self, chain: &[C], ca_certificate: Option<Vec<u8>>) -> Self {
+        let chain = chain.iter().map(|der| Base64(der.as_ref().to_vec())).collect();
+        Self { chain, ca_certificate: ca_certificate.map(Base64), ..self }
     }
 }
 
@@ -138,8 +154,8 @@ mod role_word {
 pub(super) enum Redeemable {
     /// A new certificate.
     Anew,
-    /// The certificate that this key was given before, DER.
-    Again(Vec<u8>),
+    /// What this key was given before.
+    Again(Box<Use>),
 }
 
 /// Compared with the secret of a token that does not exist, so that it costs a stranger the same.
@@ -186,7 +202,7 @@ impl StoredToken {
         }
         let key = hash(public_key);
         if let Some(again) = self.used.iter().find(|used| used.key_sha256 == key) {
-            return Ok(Redeemable::Again(again.certificate.0.clone()));
+            return Ok(Redeemable::Again(Box::new(again.clone())));
         }
         if state == JoinTokenState::Used { Err(Refusal::Used) } else { Ok(Redeemable::Anew) }
     }

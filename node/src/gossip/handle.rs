@@ -36,6 +36,14 @@ pub(super) enum Command {
     Kept { made: Vec<Arc<RevocationSegment>>, waiters: Vec<Answer>, result: Result<(), Fault> },
     Enforce { peer: NodeId, segments: RevocationSegments, done: oneshot::Sender<u32> },
     Leave { done: oneshot::Sender<()> },
+    BundleTaken(BundleTaken),
+}
+
+/// How a trust bundle that `peer` sent fared.
+#[derive(Debug)]
+pub(super) struct BundleTaken {
+    pub(super) peer: NodeId,
+    pub(super) error: Option<String>,
 }
 
 #[derive(Debug)]

@@ -105,7 +105,8 @@ fn hello_of(frame: &GossipFrame) -> Option<Hello> {
                 | Kind::Digest(_)
                 | Kind::StatesRequest(_)
                 | Kind::Revocations(_)
-                | Kind::RevocationPositions(_),
+                | Kind::RevocationPositions(_)
+                | Kind::TrustBundle(_),
             )
             | None,
         )

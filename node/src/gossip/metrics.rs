@@ -46,9 +46,17 @@ const STATES: [MemberState; 4] =
     [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
 
 /// Every label value, so that each series is there before it is needed.
-const KINDS: [&str; 7] =
-    ["hello", "membership", "states", "digest", "states_request", "revocations", "revocation_positions"];
-const REFUSALS: [&str; 14] = [
+const KINDS: [&str; 8] = [
+    "hello",
+    "membership",
+    "states",
+    "digest",
+    "states_request",
+    "revocations",
+    "revocation_positions",
+    "trust_bundle",
+];
+const REFUSALS: [&str; 15] = [
     "hello",
     "frame",
     "malformed",
@@ -63,6 +71,7 @@ const REFUSALS: [&str; 14] = [
     "evicted",
     "signer",
     "ahead",
+    "trust_bundle",
 ];
 
 impl GossipMetrics {
@@ -163,5 +172,6 @@ pub(super) fn kind_word(kind: &Kind) -> &'static str {
         Kind::StatesRequest(_) => "states_request",
         Kind::Revocations(_) => "revocations",
         Kind::RevocationPositions(_) => "revocation_positions",
+        Kind::TrustBundle(_) => "trust_bundle",
     }
 }

@@ -210,6 +210,8 @@ impl Task {
             self.links.remove(node);
             self.setup.pool.let_go(node);
         }
+        // Handshakes and chains first, so that what is closed below cannot come back.
+        self.setup.identity.bans().set(banned.clone());
         self.batches.closed += self.setup.revoking.table.set_banned(banned);
     }
 

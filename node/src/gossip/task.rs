@@ -1,8 +1,10 @@
 //! The loop that drives the engine.
 
+mod trust;
+
 use super::{
     events::log,
-    handle::{Command, DialFailure, Gossip, introduction},
+    handle::{BundleTaken, Command, DialFailure, Gossip, introduction},
     keyring::NodeKeyring,
     link::{self, Introduction, Link, frame},
     metrics::{GossipMetrics, kind_word},
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     config::SeedAddress,
-    identity::IdentityStore,
+    identity::{Anchors, IdentityStore},
     peer::{DialError, PeerConnection, PeerPool, resolve},
     persist::EpochFile,
     telemetry::Metrics,
@@ -48,6 +50,8 @@ pub struct GossipSetup {
     pub own: Identity,
     /// Certificates.
     pub identity: Arc<IdentityStore>,
+    /// The trust bundle in force.
+    pub anchors: Arc<Anchors>,
     /// Connections to other nodes.
     pub pool: Arc<PeerPool>,
     /// Where to look for others.
@@ -94,6 +98,9 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         used: 0,
         leaving: false,
         batches: Batches::default(),
+        taking_bundle: false,
+        bundle_refused: None,
+        repair_at: Instant::now(),
         metrics,
         setup,
     };
@@ -131,17 +138,30 @@ pub(super) struct Task {
     used: u64,
     leaving: bool,
     pub(super) batches: Batches,
+    /// Whether a trust bundle is being looked at.
+    taking_bundle: bool,
+    /// Why the last one was refused, if it was.
+    bundle_refused: Option<String>,
+    repair_at: Instant,
     metrics: GossipMetrics,
 }
 
 impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut trust = self.setup.anchors.subscribe();
         loop {
             let deadline = self.engine.next_deadline();
             let deadline = self.tidy_deadline().map_or(deadline, |tidy| deadline.min(tidy));
-            let wake = self.start + deadline.elapsed();
+            let wake = (self.start + deadline.elapsed()).min(self.repair_at);
             let command = tokio::select! {
                 command = commands.recv() => command,
+                changed = trust.changed() => {
+                    // Never an error: the setup holds the other end.
+                    if changed.is_ok() {
+                        self.push_bundle();
+                    }
+                    None
+                }
                 () = tokio::time::sleep_until(wake.into()) => None,
             };
             let mut left = None;
@@ -173,6 +193,7 @@ impl Task {
     /// Does what is due and carries out what the engine asks for.
     async fn advance(&mut self) {
         let now = self.now();
+        self.repair_bundle();
         self.engine.tick(now);
         self.tidy_revocations();
         self.engine.settle(now, unix_ms());
@@ -212,6 +233,10 @@ impl Task {
             Command::Dialled { node, result } => self.dialled(&node, result),
             Command::SeedAnswered(connection) => self.seed_answered(connection),
             Command::SeedsDone => self.seeds_running = false,
+            Command::BundleTaken(taken) => self.bundle_taken(&taken),
+            Command::Received { peer, message: Kind::TrustBundle(bundle) } => {
+                self.bundle_received(peer, bundle);
+            }
             Command::Received { peer, message } => {
                 if let Err(error) = self.engine.receive(now, unix_ms(), &peer, message) {
                     self.metrics.refused("frame");

@@ -25,7 +25,7 @@ pub struct BootstrapPolicy {
     pub coordinator: bool,
     /// `ssl_verify`; when off, a worker may sign its own certificate and stand alone.
     pub ssl_verify: bool,
-    /// A join token was given, so a worker enrols instead.
+    /// A join token was given, so a worker enrols instead, and so does a coordinator that has no CA's key.
     pub has_join_token: bool,
     /// Names of the node, beside those of [`node_sans`].
     pub sans: Vec<San>,
@@ -64,6 +64,9 @@ pub fn ensure(
         (true, true) => Ok(Created::Nothing),
         (true, false) => Err(half(&files.cert, &files.key)),
         (false, true) => Err(half(&files.key, &files.cert)),
+        (false, false) if policy.coordinator && policy.has_join_token && !files.ca_key.exists() => {
+            Ok(Created::MustEnrol)
+        }
         (false, false) if policy.coordinator => issue_for_coordinator(files, policy, now),
         (false, false) if policy.has_join_token => Ok(Created::MustEnrol),
         (false, false) if !policy.ssl_verify => stand_alone(files, policy, now),

@@ -1,22 +1,24 @@
 //! Issuing certificates: a cluster's CA and the leaves below it (RFC 5280, SPIFFE X.509-SVID).
 
 use super::{
-    certificate,
+    authority, certificate,
     grant::{self, grant_oid, token_signing_oid},
     instant,
     key::key_matches,
     pem::{self, FileError, NotCertificates},
 };
 use p2p_core::{
-    ClusterId, Role, SpiffeId,
+    ClusterId, NodeId, Role, SpiffeId,
     grant::{Grant, InvalidGrant},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, UnixTime, pem::PemObject};
-use std::{fmt, net::IpAddr, path::Path, str::FromStr, time::Duration};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use std::{fmt, path::Path, time::Duration};
+
+pub use super::san::{InvalidSan, San};
 
 /// Longest validity that can be asked for, in days (a hundred years).
 pub const MAX_DAYS: u32 = 36_500;
@@ -45,6 +47,18 @@ pub enum CaError {
     /// The certificate is not a CA's.
     #[error("{0:?} is not a CA certificate")]
     NotCa(String),
+    /// It is the CA of a coordinator that joined.
+    #[error(
+        "this is the own CA of coordinator {0}, which vouches for no other coordinator's; ask a coordinator that \
+         holds the key of a root"
+    )]
+    NotARoot(NodeId),
+    /// No CAs may be below it.
+    #[error(
+        "{0:?} was made with path length 0, so coordinators cannot have CAs of their own below it; only a new root \
+         changes that (`p2pctl ca rotate`)"
+    )]
+    PathLength(String),
     /// The CA issues for another cluster.
     #[error("the CA belongs to cluster {ca}, not to cluster {asked}")]
     OtherCluster {
@@ -97,47 +111,13 @@ impl Validity {
         }
     }
 
-    fn apply(self, params: &mut CertificateParams) -> Result<(), CaError> {
+    pub(super) fn apply(self, params: &mut CertificateParams) -> Result<(), CaError> {
         if self.not_after <= self.not_before {
             return Err(CaError::Validity);
         }
         params.not_before = instant::to_date(self.not_before).ok_or(CaError::Validity)?;
         params.not_after = instant::to_date(self.not_after).ok_or(CaError::Validity)?;
         Ok(())
-    }
-}
-
-/// A name under which a node is reached.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum San {
-    /// A DNS name.
-    Dns(String),
-    /// An IP address.
-    Ip(IpAddr),
-}
-
-/// Neither a DNS name nor an IP address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither a host name nor an IP address")]
-pub struct InvalidSan(String);
-
-impl FromStr for San {
-    type Err = InvalidSan;
-    fn from_str(text: &str) -> Result<Self, InvalidSan> {
-        if let Ok(ip) = text.parse() {
-            return Ok(Self::Ip(ip));
-        }
-        let name = DnsName::try_from(text).map_err(|_| InvalidSan(text.to_owned()))?;
-        Ok(Self::Dns(name.to_lowercase_owned().as_ref().to_owned()))
-    }
-}
-
-impl fmt::Display for San {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns(name) => f.pad(name),
-            Self::Ip(ip) => ip.fmt(f),
-        }
     }
 }
 
@@ -157,7 +137,7 @@ pub struct LeafRequest {
 
 /// A certificate with the key that was made for it.
 pub struct Issued {
-    /// The certificate.
+    /// The certificate, and behind it that of the CA unless it is a root.
     pub cert_pem: String,
     /// Its private key, PKCS#8. Write it to files of mode 0600 only.
     pub key_pem: String,
@@ -187,17 +167,22 @@ pub struct Ca {
     cluster: Option<ClusterId>,
     not_after: UnixTime,
     issuer: Issuer<'static, KeyPair>,
+    /// What goes behind each certificate that it issues: nothing for a root, else its own certificate.
+    chain: Vec<CertificateDer<'static>>,
+    pub(super) path_len: Option<u32>,
+    pub(super) coordinator: Option<NodeId>,
 }
 
 impl Ca {
-    /// Makes a new CA for `cluster`: ECDSA P-256, path length 0, and the URI SAN `spiffe://<cluster>`
-    /// (SPIFFE X.509-SVID § 4.2: a signing certificate carries the trust domain).
+    /// Makes a new root for `cluster`: ECDSA P-256, path length 1 for the CAs of coordinators that join, and
+    /// the URI SAN `spiffe://<cluster>` (SPIFFE X.509-SVID § 4.2: a signing certificate carries the trust
+    /// domain).
     pub fn generate(cluster: &ClusterId, validity: Validity) -> Result<Self, CaError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         validity.apply(&mut params)?;
         params.serial_number = Some(random_serial()?);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri_san(&format!("spiffe://{cluster}"))?];
         // RFC 5280 allows 64 characters of common name; the URI SAN has the whole id.
@@ -207,32 +192,53 @@ impl Ca {
         Self::from_pem(&cert_pem, &key.serialize_pem())
     }
 
-    /// Reads a CA from its two files.
+    /// Reads the CA that the key makes: a coordinator's own if its certificate lies beside the key
+    /// ([`authority::issuer_cert_path`]), else the root among the trusted certificates in `cert_path`.
     pub fn load(cert_path: &Path, key_path: &Path) -> Result<Self, CaError> {
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self::from_pem(&text(pem::read(cert_path)?), &text(pem::read(key_path)?))
+        let text = |path: &Path| pem::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let own = authority::issuer_cert_path(key_path);
+        match own.exists() {
+            true => Self::from_issuer_pem(&text(&own)?, &text(key_path)?),
+            false => Self::from_pem(&text(cert_path)?, &text(key_path)?),
+        }
     }
 
-    /// Reads a CA from PEM: the first certificate, which must be a CA's, and its private key. A CA made
-    /// elsewhere may be of any kind that rcgen signs with, and need not name a cluster.
+    /// Reads a coordinator's own CA: its certificate, those above it up to the root without that, its key.
+    pub fn from_issuer_pem(chain_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+        let ca = Self::from_pem(chain_pem, key_pem)?;
+        Ok(Self { chain: pem::certificates(chain_pem.as_bytes())?, ..ca })
+    }
+
+    /// Reads a root from PEM: the certificate of that key (during a rotation there are several), which must be
+    /// a CA's. A CA made elsewhere may be of any kind that rcgen signs with, and need not name a cluster.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, CaError> {
-        let der = pem::certificates(cert_pem.as_bytes())?.swap_remove(0);
+        let mut all = pem::certificates(cert_pem.as_bytes())?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).ok();
+        let is_its = |der: &CertificateDer<'_>| {
+            let x509 = certificate::parse_x509(der).ok();
+            x509.zip(key.as_ref()).is_some_and(|(x509, key)| key_matches(key, x509.public_key().raw))
+        };
+        let index = all.iter().position(is_its).unwrap_or(0);
+        let der = all.swap_remove(index);
         let x509 = certificate::parse_x509(&der)?;
         let subject = x509.subject().to_string();
         let may_sign = x509.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
         if !certificate::is_ca(&x509) || !may_sign {
             return Err(CaError::NotCa(subject));
         }
-        let key_der = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| CaError::Key)?;
+        let key_der = key.ok_or(CaError::Key)?;
         let key = KeyPair::try_from(&key_der).map_err(|_| CaError::Key)?;
         if !key_matches(&key_der, x509.public_key().raw) {
             return Err(CaError::KeyMismatch(subject));
         }
         Ok(Self {
-            cert_pem: cert_pem.to_owned(),
+            cert_pem: pem::to_text(&der),
             subject,
             cluster: certificate::ca_cluster(&x509),
             not_after: instant::from_seconds(x509.validity().not_after.timestamp()),
+            path_len: certificate::path_len(&x509),
+            coordinator: certificate::coordinator(&x509)?,
+            chain: Vec::new(),
             issuer: Issuer::from_ca_cert_der(&der, key)?,
         })
     }
@@ -245,6 +251,20 @@ impl Ca {
     /// The CA's private key, PKCS#8. Write it to files of mode 0600 only.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// What goes behind each certificate that it issues, up to the root without that; empty for a root.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The coordinator whose own CA this is; `None` for a root.
+    pub fn coordinator(&self) -> Option<&NodeId> {
+        self.coordinator.as_ref()
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// The CA's distinguished name.
@@ -280,11 +300,13 @@ impl Ca {
     pub fn issue(&self, request: &LeafRequest) -> Result<Issued, CaError> {
         let key = KeyPair::generate()?;
         let (certificate, not_after) = self.sign(request, &key)?;
-        Ok(issued(certificate, &key, not_after))
+        let mut issued = issued(certificate, &key, not_after);
+        issued.cert_pem.extend(self.chain.iter().map(|der| pem::to_text(der)));
+        Ok(issued)
     }
 
-    /// The certificate for a key that its holder made: `public_key` is a DER SubjectPublicKeyInfo. The
-    /// caller has checked that the holder has the private half.
+    /// The certificate for a key that its holder made, without what goes [behind it](Self::chain):
+    /// `public_key` is a DER SubjectPublicKeyInfo. The caller has checked that the holder has the private half.
     pub fn certify(
         &self,
         request: &LeafRequest,
@@ -346,18 +368,18 @@ fn leaf_params(request: &LeafRequest, validity: Validity) -> Result<CertificateP
     Ok(params)
 }
 
-fn common_name(name: &str) -> rcgen::DistinguishedName {
+pub(super) fn common_name(name: &str) -> rcgen::DistinguishedName {
     let mut subject = rcgen::DistinguishedName::new();
     subject.push(DnType::CommonName, name);
     subject
 }
 
-fn uri_san(uri: &str) -> Result<SanType, CaError> {
+pub(super) fn uri_san(uri: &str) -> Result<SanType, CaError> {
     Ok(SanType::URI(uri.try_into()?))
 }
 
 /// 126 random bits: positive, never zero, at most 20 octets (RFC 5280 § 4.1.2.2).
-fn random_serial() -> Result<rcgen::SerialNumber, CaError> {
+pub(super) fn random_serial() -> Result<rcgen::SerialNumber, CaError> {
     let mut bytes = vec![0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
     bytes[0] = (bytes[0] & 0x3f) | 0x40;

@@ -1,11 +1,12 @@
 //! What a certificate says about its holder.
 
 use super::{
-    grant::{self, grant_oid},
+    authority,
+    grant::{self, coordinator_oid, grant_oid},
     instant,
 };
 use p2p_core::{
-    ClusterId, SpiffeId,
+    ClusterId, NodeId, SpiffeId,
     grant::{Grant, InvalidGrant},
     spiffe::InvalidSpiffeId,
 };
@@ -41,6 +42,9 @@ pub enum InvalidCertificate {
     /// The grant extension is present and unreadable.
     #[error("its service grant is invalid: {0}")]
     Grant(#[from] InvalidGrant),
+    /// The extension that names a CA's coordinator is present and unreadable.
+    #[error("its extension that names a coordinator is invalid")]
+    Coordinator,
 }
 
 /// What the certificate of a peer says. Parsing proves nothing: [`Trust`](super::Trust) does.
@@ -127,6 +131,30 @@ pub(super) fn grant(x509: &X509Certificate<'_>) -> Result<Option<Grant>, Invalid
     let oid = Oid::from(&grant_oid()).map_err(|_| InvalidCertificate::Encoding)?;
     let extension = x509.get_extension_unique(&oid).map_err(|_| InvalidCertificate::Encoding)?;
     Ok(extension.map(|extension| grant::from_der(extension.value)).transpose()?)
+}
+
+/// The coordinator whose own CA this is; `None` for roots, CAs made elsewhere and leaves. A certificate that
+/// carries the extension twice is refused.
+pub(super) fn coordinator(x509: &X509Certificate<'_>) -> Result<Option<NodeId>, InvalidCertificate> {
+    let oid = Oid::from(&coordinator_oid()).map_err(|_| InvalidCertificate::Encoding)?;
+    let extension = x509.get_extension_unique(&oid).map_err(|_| InvalidCertificate::Encoding)?;
+    extension.map(|extension| authority::coordinator_from_der(extension.value)).transpose()
+}
+
+/// [`coordinator`] of DER, if it says so.
+pub fn coordinator_of(der: &[u8]) -> Option<NodeId> {
+    coordinator(&parse_x509(der).ok()?).ok().flatten()
+}
+
+/// The public key (a DER SubjectPublicKeyInfo) of a CA's certificate; `None` for what is none.
+pub fn ca_key_of(der: &[u8]) -> Option<Vec<u8>> {
+    let x509 = parse_x509(der).ok().filter(is_ca)?;
+    Some(x509.public_key().raw.to_vec())
+}
+
+/// How many CAs BasicConstraints allow below this one; `None` for no bound.
+pub(super) fn path_len(x509: &X509Certificate<'_>) -> Option<u32> {
+    x509.basic_constraints().ok().flatten().and_then(|extension| extension.value.path_len_constraint)
 }
 
 /// Whether BasicConstraints make it a CA's certificate.

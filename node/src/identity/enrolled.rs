@@ -4,12 +4,14 @@
 //! ```text
 //! 1. <ssl_key_file>.joining   the key, 0600; kept over failures, so that a repeated try shows the same key
 //! 2. ssl_ca_cert_file         the pinned roots, unless the file has them already
-//! 3. ssl_cert_file            the certificate
+//! 3. ssl_cert_file            the certificate; before it, on a coordinator, its CA's (`ca_issuer_cert.pem`)
 //! 4. <ssl_key_file>.joining → ssl_key_file, by renaming: the last step, and repeated at the next start if
-//!    the process ends before it
+//!    the process ends before it. Before it, on a coordinator, the same with ssl_ca_key_file
 //! ```
 
 use super::{
+    authority::{self, PendingCa},
+    ca::CaError,
     certificate::{InvalidCertificate, PeerCertificate},
     csr, instant,
     key::{InvalidKey, NodeKey},
@@ -43,6 +45,26 @@ pub enum EnrolledError {
     /// Trusted certificates of another cluster are there already.
     #[error("{} (ssl_ca_cert_file) exists and holds no CA that the join token pins; move it away to join another cluster", .0.display())]
     OtherCa(PathBuf),
+    /// A CA key is in force.
+    #[error(
+        "{} (ssl_ca_key_file) exists, and a coordinator that joins makes a CA key of its own; move it away to join",
+        .0.display()
+    )]
+    CaKeyExists(PathBuf),
+    /// The answer holds no CA.
+    #[error(
+        "the coordinator's answer holds no CA certificate for this node; it runs a release that is too old"
+    )]
+    NoCa,
+    /// The CA's certificate in the answer is unusable.
+    #[error("the CA certificate in the coordinator's answer is unusable: {0}")]
+    Ca(#[from] CaError),
+    /// It is another coordinator's CA.
+    #[error("the CA certificate in the coordinator's answer is not one of coordinator {node}")]
+    OtherCoordinator {
+        /// Whose it should be.
+        node: NodeId,
+    },
     /// The key could not be made.
     #[error("the key could not be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -83,6 +105,7 @@ pub struct PendingKey {
     path: PathBuf,
     key: NodeKey,
     csr: Vec<u8>,
+    ca: Option<PendingCa>,
 }
 
 impl PendingKey {
@@ -98,7 +121,17 @@ impl PendingKey {
         }
         let path = pending(&files.key);
         let (key, csr) = kept_key(&path, node)?;
-        Ok(Self { path, key, csr })
+        Ok(Self { path, key, csr, ca: None })
+    }
+
+    /// The same for a coordinator, which joins with a CA of its own.
+    pub fn with_ca(self, ca: PendingCa) -> Self {
+        Self { ca: Some(ca), ..self }
+    }
+
+    /// The certificate signing request for the coordinator's own CA, DER; empty for a worker.
+    pub fn ca_csr(&self) -> &[u8] {
+        self.ca.as_ref().map_or(&[], PendingCa::csr)
     }
 
     /// The certificate signing request for it, DER.
@@ -140,13 +173,19 @@ impl PendingKey {
         for usage in [Usage::Client, Usage::Server] {
             trust.verify(&answer.chain, usage, now)?;
         }
+        let ca = self.ca.as_ref().map(|ca| ca.check(&answer.ca_chain, node, &trust, now)).transpose()?;
         let chain_pem: String = answer.chain.iter().map(|der| pem::to_text(der)).collect();
         let mut new = Vec::new();
         if !files.ca_cert.exists() {
             new.push(NewFile::certificate(files.ca_cert.clone(), ca_pem, false));
         }
+        // Without its key, which is not there yet, what an earlier try left is of no use.
+        new.extend(ca.map(|pem| NewFile::certificate(files.issuer_cert(), pem, true)));
         new.push(NewFile::certificate(files.cert.clone(), chain_pem, false));
         write_all(new)?;
+        if let Some(ca) = &self.ca {
+            rename(ca.path(), &files.ca_key)?;
+        }
         Ok(rename(&self.path, &files.key)?)
     }
 }
@@ -158,6 +197,8 @@ pub struct Enrolled {
     pub chain: Vec<Vec<u8>>,
     /// DER.
     pub roots: Vec<Vec<u8>>,
+    /// DER, the certificate of the coordinator's own CA first; empty for a worker.
+    pub ca_chain: Vec<Vec<u8>>,
 }
 
 /// The key that is kept in `path`, made if there is none, and the request of `node` for it.
@@ -182,15 +223,16 @@ pub(super) fn kept_key(path: &Path, node: &NodeId) -> Result<(NodeKey, Vec<u8>),
 ///
 /// When the files cannot be read or renamed.
 pub fn complete(files: &IdentityFiles) -> Result<bool, EnrolledError> {
+    let ca = authority::complete(files)?;
     let path = pending(&files.key);
     if !files.cert.exists() || files.key.exists() || !path.exists() {
-        return renewed::complete(files);
+        return Ok(renewed::complete(files)? || ca);
     }
     let chain = pem::read_certificates(&files.cert)?;
     let key = NodeKey::from_pem(&pem::read(&path)?)
         .map_err(|reason| EnrolledError::PendingKey { path: path.clone(), reason })?;
     if !key.belongs_to(&PeerCertificate::parse(&chain[0])?.public_key) {
-        return Ok(false);
+        return Ok(ca);
     }
     rename(&path, &files.key)?;
     Ok(true)

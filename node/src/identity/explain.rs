@@ -48,6 +48,10 @@ fn theirs(reason: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "the peer's certificate was issued by another CA than those in ssl_ca_cert_file".to_owned()
         }
+        CertificateError::Revoked => {
+            "the peer, or the coordinator whose CA issued its certificate, was evicted from the cluster"
+                .to_owned()
+        }
         CertificateError::Other(other) => {
             let trust = other.0.downcast_ref::<TrustError>().map(ToString::to_string);
             let pin = || other.0.downcast_ref::<NotTheCoordinator>().map(ToString::to_string);
@@ -77,6 +81,11 @@ fn ours(alert: AlertDescription) -> String {
         AlertDescription::CertificateUnknown | AlertDescription::AccessDenied => {
             "the peer refused our certificate, usually for its cluster id or role; the peer's log has the \
              reason"
+                .to_owned()
+        }
+        AlertDescription::CertificateRevoked => {
+            "the peer says that we, or the coordinator whose CA issued our certificate, were evicted from the \
+             cluster"
                 .to_owned()
         }
         AlertDescription::CertificateRequired => "the peer demands a client certificate".to_owned(),

@@ -1,6 +1,8 @@
 //! This node's own identity: certificate, key and trust, loaded from files and checked as a whole.
 
 use super::{
+    authority::issuer_cert_path,
+    bans::Bans,
     ca::San,
     certificate::{self, PeerCertificate},
     error::{IdentityError, Warning, WhichFile},
@@ -37,6 +39,13 @@ pub struct IdentityFiles {
     pub ca_key: PathBuf,
 }
 
+impl IdentityFiles {
+    /// Where a coordinator that joined keeps the certificate of its own CA, beside that CA's key.
+    pub fn issuer_cert(&self) -> PathBuf {
+        issuer_cert_path(&self.ca_key)
+    }
+}
+
 /// What the configuration says about the node; its certificate must agree.
 #[derive(Clone, Debug)]
 pub struct Expected {
@@ -69,6 +78,17 @@ impl Identity {
     /// Reads the files and checks everything: PEM, key and certificate belong together, node, cluster and
     /// role are the configured ones, issued below `ca_cert`, in time at `now`.
     pub fn load(files: &IdentityFiles, expected: &Expected, now: UnixTime) -> Result<Self, IdentityError> {
+        Self::load_with(files, expected, Bans::default(), now)
+    }
+
+    /// [`Self::load`], with a trust that believes nobody whom `bans` shows. A node's own certificate is not
+    /// held against them: that is for its peers to judge.
+    pub fn load_with(
+        files: &IdentityFiles,
+        expected: &Expected,
+        bans: Bans,
+        now: UnixTime,
+    ) -> Result<Self, IdentityError> {
         let chain = read(WhichFile::Cert, &files.cert, pem::read_certificates)?;
         let key_pem = read(WhichFile::Key, &files.key, pem::read)?;
         let key = NodeKey::from_pem(&key_pem)
@@ -80,7 +100,7 @@ impl Identity {
         }
         check_name(&certificate.spiffe, expected, &files.cert)?;
         let (trust, stands_alone) = trust(files, expected, &chain, &certificate.spiffe, now)?;
-        let trust = Arc::new(trust);
+        let trust = Arc::new(trust.with_bans(bans));
 
         let mut warnings: Vec<Warning> = readable_key(&files.key).into_iter().collect();
         if stands_alone {
@@ -276,6 +296,7 @@ fn refused(files: &IdentityFiles, reason: TrustError) -> IdentityError {
         | TrustError::OtherCa { .. }
         | TrustError::NotYetValid(_)
         | TrustError::Chain { .. }
+        | TrustError::Banned(_)
         | TrustError::Signature(_)) => {
             IdentityError::Untrusted { path, ca_cert: files.ca_cert.clone(), reason: Box::new(reason) }
         }

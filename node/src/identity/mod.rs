@@ -5,7 +5,12 @@
 //! | [`certificate`] | what a certificate says: SPIFFE id, validity, service grant |
 //! | [`grant`] | which services a certificate may provide, and its X.509 extension |
 //! | [`key`] [`pem`] `instant` | private keys, PEM files with limits, how times are printed |
-//! | [`ca`] | issuing: the CA of a cluster and the leaves below it |
+//! | [`ca`] `san` | issuing: the CA of a cluster and the leaves below it |
+//! | [`bundle`] [`anchors`] | the signed trust bundle; the one in force |
+//! | [`rotation`] | the files of a root's rotation |
+//! | [`authority`] | CAs of coordinators, below the root |
+//! | [`backup`] | the CA in one file under a passphrase |
+//! | [`bans`] | who was evicted, as trust asks it |
 //! | [`files`] `write` | `certs generate`: checks everything, then writes |
 //! | [`mod@inspect`] | `certs inspect` and `certs verify` |
 //! | [`trust`] | roots + cluster id: verifies chains and signed messages |
@@ -16,8 +21,8 @@
 //! | [`csr`] [`pinned`] [`enrolled`] | a new node's request, its TLS before it has a root, its files afterwards |
 //! | [`schedule`] [`renewed`] [`watch`] | when a certificate is renewed; its files then; noticing new files |
 //!
-//! Not here: who may join (`enrol`), access tokens, revocations, the signed trust bundle's life cycle. They
-//! build on this module, which imports nothing of this crate but the addresses of [`crate::config`].
+//! Not here: who may join (`enrol`), access tokens, revocations. They build on this module, which imports
+//! nothing of this crate but the addresses of [`crate::config`] and the state files of [`crate::persist`].
 //!
 //! Data flows one way: files → [`Identity`] → [`rustls::ServerConfig`] / [`rustls::ClientConfig`] for
 //! connections and [`Trust`] for signed messages. [`IdentityStore`] swaps the whole [`Identity`] at once, so
@@ -26,7 +31,12 @@
 //! All cryptography is aws-lc's, handed to rustls explicitly ([`tls::provider`]): no process-wide default is
 //! read or set. The time is an argument wherever we decide by it; only rustls reads a clock by itself.
 
+pub mod anchors;
+pub mod authority;
+pub mod backup;
+pub mod bans;
 pub mod bootstrap;
+pub mod bundle;
 pub mod ca;
 pub mod certificate;
 pub mod csr;
@@ -43,6 +53,8 @@ pub mod local;
 pub mod pem;
 pub mod pinned;
 pub mod renewed;
+pub mod rotation;
+mod san;
 pub mod schedule;
 pub mod store;
 pub mod tls;
@@ -53,9 +65,13 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use anchors::{Anchors, AnchorsFile};
+pub use authority::PendingCa;
+pub use bans::Bans;
 pub use bootstrap::{BootstrapPolicy, Created, ensure};
+pub use bundle::{Bundle, needs_reissue};
 pub use ca::{Ca, CaError, Issued, LeafRequest, San, Validity, self_signed};
-pub use certificate::{InvalidCertificate, PeerCertificate};
+pub use certificate::{InvalidCertificate, PeerCertificate, ca_key_of, coordinator_of};
 pub use csr::{InvalidCsr, proven_key};
 pub use enrolled::{Enrolled, EnrolledError, PendingKey};
 pub use error::{IdentityError, Warning, WhichFile};

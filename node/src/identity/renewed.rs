@@ -9,6 +9,7 @@
 //! ```
 
 use super::{
+    bundle::{Bundle, leads_to},
     certificate::PeerCertificate,
     enrolled::{Enrolled, EnrolledError, kept_key},
     key::NodeKey,
@@ -65,7 +66,8 @@ impl RenewalKey {
     }
 
     /// Checks what a coordinator answered to the holder of `present` and replaces certificate and key. The
-    /// roots in the answer are not looked at: whom the node believes does not change by a renewal.
+    /// roots in the answer are not looked at: whom the node believes does not change by a renewal. With `root`, the
+    /// certificate must lead to the root that issues there, and may end before the present one; else it must end later.
     ///
     /// # Errors
     ///
@@ -75,6 +77,7 @@ impl RenewalKey {
         files: &IdentityFiles,
         present: &Identity,
         answer: &Enrolled,
+        root: Option<&Bundle>,
         now: UnixTime,
     ) -> Result<(), EnrolledError> {
         let leaf = answer.chain.first().ok_or(TrustError::NoCertificate)?;
@@ -89,7 +92,11 @@ impl RenewalKey {
         for usage in [Usage::Client, Usage::Server] {
             present.trust().verify(&answer.chain, usage, now)?;
         }
-        if certificate.not_after <= present.not_after() {
+        let gain = match root {
+            None => certificate.not_after > present.not_after(),
+            Some(bundle) => leads_to(&answer.chain, bundle.cluster_id(), &bundle.roots()[0], now),
+        };
+        if !gain {
             return Err(EnrolledError::NoGain(certificate.not_after));
         }
         let chain_pem: String = answer.chain.iter().map(|der| pem::to_text(der)).collect();

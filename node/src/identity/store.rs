@@ -1,6 +1,7 @@
 //! The identity in force, replaced as a whole.
 
 use super::{
+    bans::Bans,
     error::IdentityError,
     local::{Expected, Identity, IdentityFiles},
 };
@@ -25,20 +26,27 @@ pub struct IdentityStore {
     current: ArcSwap<Identity>,
     files: IdentityFiles,
     expected: Expected,
+    bans: Bans,
 }
 
 impl IdentityStore {
     /// Loads the identity; fails as [`Identity::load`] does.
     pub fn load(files: IdentityFiles, expected: Expected, now: UnixTime) -> Result<Self, IdentityError> {
-        let identity = Identity::load(&files, &expected, now)?;
+        let bans = Bans::default();
+        let identity = Identity::load_with(&files, &expected, bans.clone(), now)?;
         // A running node cannot move to another cluster.
         let expected = Expected { cluster_id: Some(identity.cluster_id().clone()), ..expected };
-        Ok(Self { current: ArcSwap::from_pointee(identity), files, expected })
+        Ok(Self { current: ArcSwap::from_pointee(identity), files, expected, bans })
     }
 
     /// The identity in force.
     pub fn current(&self) -> Arc<Identity> {
         self.current.load_full()
+    }
+
+    /// Who is evicted; whoever learns of evictions fills it. It survives reloads.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// Where it is read from.
@@ -48,7 +56,7 @@ impl IdentityStore {
 
     /// Reads and checks the files anew. All or nothing: on error the identity in force stays.
     pub fn reload(&self, now: UnixTime) -> Result<Reloaded, IdentityError> {
-        let fresh = Identity::load(&self.files, &self.expected, now)?;
+        let fresh = Identity::load_with(&self.files, &self.expected, self.bans.clone(), now)?;
         if fresh.is_same_as(&self.current.load()) {
             return Ok(Reloaded::Unchanged);
         }

@@ -121,6 +121,7 @@ fn to_rustls(error: TrustError, now: UnixTime) -> rustls::Error {
             CertificateError::NotValidYetContext { time: now, not_before: peer.not_before }
         }
         TrustError::OtherCa { .. } => CertificateError::UnknownIssuer,
+        TrustError::Banned(_) => CertificateError::Revoked,
         error @ (TrustError::NoCertificate
         | TrustError::LongChain(_)
         | TrustError::Certificate(_)

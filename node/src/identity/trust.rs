@@ -1,13 +1,14 @@
 //! Whom a node believes: the roots of its cluster, and the one place where certificates are verified.
 
 use super::{
+    bans::{Bans, names_a_node},
     certificate::{self, InvalidCertificate, PeerCertificate},
     grant::TOKEN_SIGNING_OID_DER,
     instant, key,
     pinned::{RootPin, pin_of},
     tls,
 };
-use p2p_core::{ClusterId, Role, SpiffeId};
+use p2p_core::{ClusterId, NodeId, Role, SpiffeId};
 use rustls::DistinguishedName;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use std::fmt;
@@ -100,6 +101,10 @@ pub enum TrustError {
         /// Names and keys of the roots.
         trusted: String,
     },
+    /// Its holder, or the coordinator whose CA issued it, was evicted; unless the time is wrong, too,
+    /// everything else is in order.
+    #[error("{0} was evicted from the cluster: its certificate, and what its CA issued, no longer count")]
+    Banned(NodeId),
     /// Its time is over; everything else about it, and about the message it signed, is in order.
     #[error("the certificate of {} expired on {}", .0.spiffe, instant::rfc3339(.0.not_after))]
     Expired(Box<PeerCertificate>),
@@ -145,6 +150,7 @@ pub struct Trust {
     anchors: Vec<TrustAnchor<'static>>,
     stand_alone: Vec<CertificateDer<'static>>,
     labels: Vec<String>,
+    bans: Bans,
 }
 
 impl Trust {
@@ -167,7 +173,12 @@ impl Trust {
                 anchors.push(anchor);
             }
         }
-        Ok(Self { cluster, roots, anchors, stand_alone, labels })
+        Ok(Self { cluster, roots, anchors, stand_alone, labels, bans: Bans::default() })
+    }
+
+    /// The same, but not for whom `bans` shows, now or later.
+    pub fn with_bans(self, bans: Bans) -> Self {
+        Self { bans, ..self }
     }
 
     /// The cluster.
@@ -203,7 +214,7 @@ impl Trust {
     }
 
     /// Verifies a chain (leaf first, DER) for `usage` at `now`: our cluster, a role that fits, issued below
-    /// a root, in time. Cheap checks come first; time comes last, so that [`TrustError::Expired`] and
+    /// a root, nobody in it evicted, in time. Cheap checks come first; time comes last, so that [`TrustError::Expired`] and
     /// [`TrustError::NotYetValid`] mean that all else is in order.
     pub fn verify<C: AsRef<[u8]>>(
         &self,
@@ -259,7 +270,10 @@ impl Trust {
         // Within the leaf's validity, so that its time is judged by `in_time` alone.
         let at = now.clamp(peer.not_before, peer.not_after.max(peer.not_before));
         match self.chain(&leaf, &intermediates, usage, at) {
-            Ok(()) => Ok(peer),
+            Ok(issuers) => {
+                self.check_issuers(&issuers, &leaf, &peer.spiffe)?;
+                Ok(peer)
+            }
             Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
                 Err(self.other_ca(&leaf, peer.spiffe))
             }
@@ -267,25 +281,48 @@ impl Trust {
         }
     }
 
+    /// Whether the CAs between leaf and root speak for our cluster, and nobody of the chain was evicted.
+    fn check_issuers(
+        &self,
+        issuers: &[CertificateDer<'_>],
+        leaf: &CertificateDer<'_>,
+        holder: &SpiffeId,
+    ) -> Result<(), TrustError> {
+        if names_a_node(holder.role) && self.bans.contains(&holder.name) {
+            return Err(TrustError::Banned(holder.name.clone()));
+        }
+        for der in issuers {
+            let x509 = certificate::parse_x509(der)?;
+            if certificate::ca_cluster(&x509).is_some_and(|named| named != self.cluster) {
+                return Err(self.other_ca(leaf, holder.clone()));
+            }
+            match certificate::coordinator(&x509)? {
+                Some(node) if self.bans.contains(&node) => return Err(TrustError::Banned(node)),
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// RFC 5280 path validation to a CA; a stand-alone certificate that we list is its own anchor, and only
-    /// its own.
+    /// its own. Returns the CAs that were used, without the root.
     fn chain(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         usage: Usage,
         at: UnixTime,
-    ) -> Result<(), webpki::Error> {
+    ) -> Result<Vec<CertificateDer<'static>>, webpki::Error> {
         let algorithms = tls::provider().signature_verification_algorithms.all;
         let end_entity = EndEntityCert::try_from(leaf)?;
         if self.stand_alone.iter().any(|trusted| trusted == leaf) {
             let own = [anchor_from_trusted_cert(leaf)?];
             end_entity.verify_for_usage(algorithms, &own, &[], at, usage.key_usage(), None, None)?;
-        } else {
-            let usage = usage.key_usage();
-            end_entity.verify_for_usage(algorithms, &self.anchors, intermediates, at, usage, None, None)?;
+            return Ok(Vec::new());
         }
-        Ok(())
+        let (anchors, usage) = (&self.anchors, usage.key_usage());
+        let path = end_entity.verify_for_usage(algorithms, anchors, intermediates, at, usage, None, None)?;
+        Ok(path.intermediate_certificates().map(|ca| ca.der().into_owned()).collect())
     }
 
     fn other_ca(&self, leaf: &CertificateDer<'_>, spiffe: SpiffeId) -> TrustError {

@@ -2,21 +2,22 @@
 
 use super::caller;
 use crate::{
-    enrol::{self, Enrolment, NewToken, Refusal, Request as EnrolRequest},
+    enrol::{self, Enrolment, NewToken, Refusal, Request as EnrolRequest, Rotation, rotation::Action},
     error::{Fault, Reason},
     identity::Enrolled,
 };
-use p2p_core::{Principal, Role, SpiffeId, grant::Grant};
+use p2p_core::{NodeId, Principal, Role, SpiffeId, grant::Grant};
 use p2p_proto::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, EnrollRequest, EnrollResponse, ListJoinTokensRequest,
-    ListJoinTokensResponse, RecoverRequest, RenewRequest, RevokeJoinTokenRequest, RevokeJoinTokenResponse,
+    ListJoinTokensResponse, RecoverRequest, ReissueCaRequest, ReissueCaResponse, RenewRequest,
+    RevokeJoinTokenRequest, RevokeJoinTokenResponse, RotateCaAction, RotateCaRequest, RotateCaStatus,
     enrollment_service_server::EnrollmentService,
 };
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, sync::Arc, time::Duration};
 use tonic::{Extensions, Request, Response, Status};
 
 #[derive(Debug)]
-pub(super) struct Enrollment(pub(super) Arc<Enrolment>);
+pub(super) struct Enrollment(pub(super) Arc<Enrolment>, pub(super) Arc<Rotation>);
 
 #[tonic::async_trait]
 impl EnrollmentService for Enrollment {
@@ -32,6 +33,7 @@ impl EnrollmentService for Enrollment {
             node_id: message.node_id,
             advertise_address: message.advertise_address,
             sans: message.sans,
+            ca_csr: message.ca_csr.into(),
         };
         answer(self.0.enrol(request).await)
     }
@@ -90,6 +92,37 @@ impl EnrollmentService for Enrollment {
         let info = self.0.revoke(id, by).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(RevokeJoinTokenResponse { info: Some(info) }))
     }
+
+    async fn rotate_ca(&self, request: Request<RotateCaRequest>) -> Result<Response<RotateCaStatus>, Status> {
+        let by = admin(request.extensions())?;
+        let message = request.into_inner();
+        let action = match message.action() {
+            RotateCaAction::Unspecified | RotateCaAction::Look => Action::Look,
+            RotateCaAction::GoOn => Action::GoOn,
+            RotateCaAction::Begin => Action::Begin,
+        };
+        let forced: Result<_, _> = message.force_nodes.iter().map(|node| node.parse()).collect();
+        let forced: BTreeSet<NodeId> = forced.map_err(|error| invalid("force_nodes", error).to_status())?;
+        if action != Action::Look {
+            tracing::info!(%by, ?forced, "asked to rotate the CA");
+        }
+        let status = self.1.run(action, forced).await.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(status))
+    }
+
+    async fn reissue_ca(
+        &self,
+        request: Request<ReissueCaRequest>,
+    ) -> Result<Response<ReissueCaResponse>, Status> {
+        let caller = caller(request.extensions())?;
+        let Principal::Certificate(coordinator) = caller.connection.principal.clone() else {
+            return Err(Fault::internal("a stranger reached a node's method").to_status());
+        };
+        let proof = request.into_inner().proof.into_iter().map(Vec::from).collect();
+        let chain = self.0.reissue_ca(coordinator, proof).await.map_err(|fault| fault.to_status())?;
+        let ca_certificate_chain = chain.into_iter().map(Into::into).collect();
+        Ok(Response::new(ReissueCaResponse { ca_certificate_chain }))
+    }
 }
 
 fn answer(result: Result<Enrolled, Refusal>) -> Result<Response<EnrollResponse>, Status> {
@@ -98,6 +131,7 @@ fn answer(result: Result<Enrolled, Refusal>) -> Result<Response<EnrollResponse>,
     Ok(Response::new(EnrollResponse {
         certificate_chain: bytes(enrolled.chain),
         roots: bytes(enrolled.roots),
+        ca_certificate_chain: bytes(enrolled.ca_chain),
     }))
 }
 

@@ -29,7 +29,7 @@ pub use system::NodeFacts;
 
 use crate::{
     auth::{Caller, not_coordinator},
-    enrol::Enrolment,
+    enrol::{Enrolment, Rotation},
     error::Fault,
     gossip::Gossip,
     registry::{LocalService, ServiceError},
@@ -70,6 +70,8 @@ pub struct Parts {
     pub revocations: Arc<Revocations>,
     /// Signing of access tokens.
     pub issuer: Arc<Issuer>,
+    /// Rotating the CA.
+    pub rotation: Arc<Rotation>,
     /// Routing and the registry.
     pub router: Arc<Router>,
     /// The stop signal.
@@ -97,8 +99,9 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
     let registry = RegistryServiceServer::new(registry::Methods(parts.router.clone()));
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
-    let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone()))
-        .max_decoding_message_size(MAX_ENROLMENT_BYTES);
+    let enrollment =
+        EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone(), parts.rotation.clone()))
+            .max_decoding_message_size(MAX_ENROLMENT_BYTES);
     let auth =
         AuthServiceServer::new(auth::AccessTokens(parts.clone())).max_decoding_message_size(MAX_AUTH_BYTES);
     let reflection = reflection::Reflection(parts.router.registry().clone());

@@ -2,7 +2,7 @@
 
 use super::{TYPE, claims::Claims, key::VerifyingKey, signers::Chain, verifier::Verifier};
 use crate::{
-    identity::{Ca, CaError, Identity, IdentityStore, LeafRequest, UnixTime, Usage, Validity, pem},
+    identity::{Ca, CaError, Identity, IdentityStore, LeafRequest, UnixTime, Usage, Validity},
     persist::PersistError,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -248,10 +248,7 @@ impl Issuer {
         };
         let leaf = ca.certify(&request, &pair.subject_public_key_info()).map_err(IssueError::NotHere)?;
         let mut chain = vec![leaf.to_vec()];
-        // A CA that is itself no root goes along, so that others can follow the chain.
-        let above = pem::certificates(ca.cert_pem().as_bytes()).unwrap_or_default();
-        let trust = identity.trust();
-        chain.extend(above.iter().take(1).filter(|ca| !trust.roots().contains(ca)).map(|ca| ca.to_vec()));
+        chain.extend(ca.chain().iter().map(|der| der.to_vec()));
         let stored = StoredSigner {
             key: STANDARD.encode(pair.serialize_der()),
             chain: chain.iter().map(|der| STANDARD.encode(der)).collect(),

@@ -70,6 +70,16 @@ impl NodeConfig {
             .set("log_level", "info,p2p_node::server=debug")
     }
 
+    /// The node `name` that has no certificate yet and joins with the token in the file `token`; its files will
+    /// be in its home.
+    pub fn joining(name: &str, token: &Path) -> Self {
+        let mut config = Self::new(Path::new("."), name).set("join_token_file", &token.display().to_string());
+        for key in ["ssl_cert_file", "ssl_key_file", "ssl_ca_cert_file"] {
+            config.keys.remove(key);
+        }
+        config
+    }
+
     /// Sets a key to a YAML value.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.keys.insert(key.to_owned(), value.to_owned());
@@ -146,6 +156,11 @@ impl TestNode {
     /// Where it keeps its state.
     pub fn state_directory(&self) -> PathBuf {
         self.home.path().join("state")
+    }
+
+    /// A file of its working directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
     }
 
     /// Waits for a log line with `text` and returns it.

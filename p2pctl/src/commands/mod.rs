@@ -1,5 +1,6 @@
 //! One file per verb: its arguments, its help, what it does. Groups of verbs are folders.
 
+pub(crate) mod ca;
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod dev;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Certs(certs::CertsCommand::Verify(args)) => {
             certs::verify::run(&args, cli.global.ca.as_deref(), output)
         }
+        Command::Ca(command) => block_on(ca::run(&command, &session, output)),
         Command::Cluster(cluster::ClusterCommand::Nodes(_)) => {
             block_on(cluster::nodes::run(&session, output))
         }

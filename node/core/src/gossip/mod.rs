@@ -227,6 +227,8 @@ impl Engine {
             Kind::Revocations(segments) => self.receive_revocations(now, unix_ms, peer, segments),
             Kind::RevocationPositions(positions) => self.receive_positions(now, peer, &positions),
             Kind::Hello(_) => return Err(FrameError::Unexpected("hello")),
+            // The caller's, who has the roots.
+            Kind::TrustBundle(_) => return Err(FrameError::Unexpected("trust bundle")),
         }
         Ok(())
     }

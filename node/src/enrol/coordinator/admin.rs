@@ -52,16 +52,27 @@ impl Enrolment {
 
     fn create_now(&self, new: NewToken, now: UnixTime) -> Result<(JoinToken, JoinTokenInfo), Fault> {
         let identity = self.identity.current();
-        self.ca(&identity, now).map_err(|why| self.not_here(&why))?;
+        let ca = self.ca(&identity, now).map_err(|why| self.not_here(&why))?;
         let invalid = |what: String| Fault::new(Reason::InvalidArgument, what);
         let ttl = if new.ttl.is_zero() { DEFAULT_TTL } else { new.ttl };
         let uses = new.uses.max(1);
-        if new.role != Role::Worker {
-            return Err(invalid(format!(
-                "join tokens are for workers in this release; make the certificate of a {} with `p2pctl certs \
-                 generate` where the CA's key is",
-                new.role
-            )));
+        match new.role {
+            Role::Worker => {}
+            Role::Coordinator => {
+                ca.check_cas_below().map_err(|why| {
+                    let own = &identity.spiffe().name;
+                    Fault::new(Reason::Precondition, format!("{own} cannot take in coordinators: {why}"))
+                })?;
+            }
+            Role::Admin | Role::TokenSigner => {
+                return Err(invalid(format!(
+                    "join tokens are for nodes, workers and coordinators, not for a {}",
+                    new.role
+                )));
+            }
+        }
+        if new.role == Role::Coordinator && uses > 1 {
+            return Err(invalid("a join token for a coordinator has one use".to_owned()));
         }
         if ttl > MAX_TTL || uses > MAX_USES {
             let days = MAX_TTL.as_secs() / 86_400;

@@ -80,8 +80,8 @@ impl Enrolment {
     async fn issue_anew(
         self: &Arc<Self>,
         from: IpAddr,
-        work: impl FnOnce(&Self) -> Result<Vec<u8>, Refusal> + Send + 'static,
-    ) -> Result<Vec<u8>, Refusal> {
+        work: impl FnOnce(&Self) -> Result<Vec<Vec<u8>>, Refusal> + Send + 'static,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
         self.charge(from)?;
         let this = self.clone();
         blocking(move || work(&this)).await.map_err(|_| Refusal::Interrupted)?
@@ -92,13 +92,15 @@ impl Enrolment {
         word: &'static str,
         from: IpAddr,
         node: &str,
-        result: Result<Vec<u8>, Refusal>,
+        result: Result<Vec<Vec<u8>>, Refusal>,
     ) -> Result<Enrolled, Refusal> {
         match result {
-            Ok(certificate) => {
+            Ok(chain) => {
                 self.metrics.count(word);
                 tracing::info!(peer.address = %from, member = node, result = word, "certificate issued anew");
-                Ok(self.answer(certificate))
+                let trust = self.identity.current().trust();
+                let roots = trust.roots().iter().map(|root| root.to_vec()).collect();
+                Ok(Enrolled { chain, roots, ca_chain: Vec::new() })
             }
             Err(refusal) => {
                 self.metrics.count(refusal.word());
@@ -111,7 +113,7 @@ impl Enrolment {
         }
     }
 
-    pub(super) fn renew_now(&self, request: &RenewRequest, now: UnixTime) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn renew_now(&self, request: &RenewRequest, now: UnixTime) -> Result<Vec<Vec<u8>>, Refusal> {
         if request.forwarded {
             return Err(Refusal::Forwarded);
         }
@@ -123,7 +125,11 @@ impl Enrolment {
         self.reissue(presented, &public_key, &request.sans, now)
     }
 
-    pub(super) fn recover_now(&self, request: &RecoverRequest, now: UnixTime) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn recover_now(
+        &self,
+        request: &RecoverRequest,
+        now: UnixTime,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
         if request.forwarded {
             return Err(Refusal::Forwarded);
         }
@@ -141,6 +147,7 @@ impl Enrolment {
                 | TrustError::OtherCluster { .. }
                 | TrustError::WrongRole { .. }
                 | TrustError::OtherCa { .. }
+                | TrustError::Banned(_)
                 | TrustError::NotYetValid(_)
                 | TrustError::Chain { .. }
                 | TrustError::Signature(_)),
@@ -154,14 +161,14 @@ impl Enrolment {
         self.reissue(&presented, &public_key, &request.sans, now)
     }
 
-    /// The certificate of the holder of `presented` again, for the key `public_key`.
+    /// The certificate of the holder of `presented` again, for the key `public_key`, and what goes behind it.
     fn reissue(
         &self,
         presented: &PeerCertificate,
         public_key: &[u8],
         sans: &[String],
         now: UnixTime,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
         let identity = self.identity.current();
         if identity.spiffe().role != Role::Coordinator {
             let why = CaError::NotCa(identity.spiffe().to_string());
@@ -185,7 +192,7 @@ impl Enrolment {
         };
         let (certificate, said) = certify(&ca, &request, public_key)?;
         store.record_newest(node, Newest::of(&said), self.forget_before(now))?;
-        Ok(certificate)
+        Ok(std::iter::once(certificate).chain(ca.chain().iter().map(|der| der.to_vec())).collect())
     }
 
     /// Where the others dial a node.

@@ -1,5 +1,7 @@
 //! A coordinator in memory, and every way to be refused by it.
 
+mod coordinators;
+
 use super::*;
 use crate::identity::{inspect, pem};
 use crate::{
@@ -108,6 +110,7 @@ impl Rig {
             node_id: "new".to_owned(),
             advertise_address: self.listener.local_addr().unwrap().to_string(),
             sans: vec![],
+            ca_csr: vec![],
         }
     }
 
@@ -348,8 +351,8 @@ async fn attempts_are_limited_and_successes_cost_nothing() {
 async fn only_a_coordinator_with_its_ca_makes_tokens_and_only_within_bounds() {
     let rig = rig().await;
     for (new, says) in [
-        (NewToken { role: Role::Coordinator, ..plain() }, "join tokens are for workers in this release"),
-        (NewToken { role: Role::Admin, ..plain() }, "join tokens are for workers in this release"),
+        (NewToken { role: Role::Coordinator, uses: 2, ..plain() }, "for a coordinator has one use"),
+        (NewToken { role: Role::Admin, ..plain() }, "join tokens are for nodes"),
         (NewToken { ttl: admin::MAX_TTL + Duration::from_secs(1), ..plain() }, "at most 30d"),
         (NewToken { uses: MAX_USES + 1, ..plain() }, "at most 1000 uses"),
         (NewToken { uses: 2, node: Some("a".parse().unwrap()), ..plain() }, "for one node has one use"),

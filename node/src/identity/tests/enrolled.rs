@@ -47,7 +47,8 @@ fn a_checked_answer_becomes_three_files_that_hold_together() {
 
     let stranger = issuer("shop");
     let chain = vec![certified(&ca, key.csr(), "spiffe://shop/worker/n")];
-    let answer = Enrolled { chain, roots: vec![root(&stranger).to_vec(), root(&ca).to_vec()] };
+    let answer =
+        Enrolled { chain, roots: vec![root(&stranger).to_vec(), root(&ca).to_vec()], ca_chain: vec![] };
     key.install(&files, &token, &node("n"), &answer, now()).unwrap();
     assert!(!pending(&files).exists());
     assert_eq!(fs::metadata(&files.key).unwrap().permissions().mode() & 0o777, 0o600);
@@ -76,7 +77,8 @@ fn an_answer_that_is_not_for_us_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let files = files_in(directory.path());
         let key = PendingKey::prepare(&files, &node("n"), &token.pins).unwrap();
-        let answer = Enrolled { chain: vec![make(key.csr())], roots: vec![root(sent).to_vec()] };
+        let answer =
+            Enrolled { chain: vec![make(key.csr())], roots: vec![root(sent).to_vec()], ca_chain: vec![] };
         let error = key.install(&files, &token, &node("n"), &answer, now()).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "only the waiting key: {says}");

@@ -193,7 +193,7 @@ fn issued_certificates_carry_what_rfc_5280_asks() {
     let x509 = certificate::parse_x509(&ca_der).unwrap();
     let constraints = x509.basic_constraints().unwrap().unwrap();
     assert!(constraints.critical && constraints.value.ca);
-    assert_eq!(constraints.value.path_len_constraint, Some(0));
+    assert_eq!(constraints.value.path_len_constraint, Some(1));
     assert!(x509.key_usage().unwrap().unwrap().value.key_cert_sign());
 
     let leaf = certificate::parse_x509(leaf_der.der()).unwrap();

@@ -1,5 +1,7 @@
 //! Tests that need several parts at once: files, trust, handshakes, start.
 
+mod authority;
+mod bundle;
 mod enrolled;
 mod files;
 mod handshake;

@@ -24,7 +24,7 @@ type Answer<'a> = &'a dyn Fn(&RenewalKey) -> Enrolled;
 
 fn answer(ca: &Ca, key: &RenewalKey, request: &LeafRequest) -> Enrolled {
     let certificate = ca.certify(request, &proven_key(key.csr()).unwrap()).unwrap();
-    Enrolled { chain: vec![certificate.to_vec()], roots: vec![] }
+    Enrolled { chain: vec![certificate.to_vec()], roots: vec![], ca_chain: vec![] }
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_checked_answer_replaces_certificate_and_key() {
     let key = RenewalKey::prepare(&files, &node("w")).unwrap();
     assert_eq!(proven_key(key.csr()), proven_key(first.csr()));
     let answer = answer(&ca, &key, &request("spiffe://shop/worker/w"));
-    key.install(&files, &present, &answer, now()).unwrap();
+    key.install(&files, &present, &answer, None, now()).unwrap();
 
     let renewed = load(&files);
     assert_eq!(renewed.chain_der()[0].to_vec(), answer.chain[0]);
@@ -53,14 +53,15 @@ fn an_answer_that_is_not_ours_changes_no_file() {
     let refused = |change: Answer<'_>| {
         let key = RenewalKey::prepare(&files, &node("w")).unwrap();
         let answer = change(&key);
-        key.install(&files, &present, &answer, now()).unwrap_err().to_string()
+        key.install(&files, &present, &answer, None, now()).unwrap_err().to_string()
     };
     let own = request("spiffe://shop/worker/w");
     let cases: [(&str, Answer<'_>); 6] = [
-        ("no certificate was given", &|_| Enrolled { chain: vec![], roots: vec![] }),
+        ("no certificate was given", &|_| Enrolled { chain: vec![], roots: vec![], ca_chain: vec![] }),
         ("for another key", &|_| Enrolled {
             chain: vec![ca.issue(&own).unwrap().der().to_vec()],
             roots: vec![],
+            ca_chain: vec![],
         }),
         ("spiffe://shop/worker/x, expected spiffe://shop/worker/w", &|key| {
             answer(&ca, key, &request("spiffe://shop/worker/x"))

@@ -101,7 +101,7 @@ mod tests {
         let text = example("p2p.v1.NodeInfo");
         assert_eq!(
             text,
-            r#"{"nodeId":"","role":"","state":"MEMBER_STATE_ALIVE","addresses":[""],"zone":"","labels":{"key":""},"epoch":"0","version":"","services":[""],"rttMs":0,"lastChange":"2026-01-01T00:00:00Z","certExpiresAt":"2026-01-01T00:00:00Z"}"#
+            r#"{"nodeId":"","role":"","state":"MEMBER_STATE_ALIVE","addresses":[""],"zone":"","labels":{"key":""},"epoch":"0","version":"","services":[""],"rttMs":0,"lastChange":"2026-01-01T00:00:00Z","certExpiresAt":"2026-01-01T00:00:00Z","evicted":false}"#
         );
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
     }

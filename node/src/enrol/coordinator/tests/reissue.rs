@@ -61,12 +61,12 @@ impl Rig {
 
     fn renew(&self, request: &RenewRequest, now: UnixTime) -> Result<PeerCertificate, &'static str> {
         let issued = self.enrolment.renew_now(request, now).map_err(|refusal| refusal.word())?;
-        Ok(PeerCertificate::parse(&issued).unwrap())
+        Ok(PeerCertificate::parse(&issued[0]).unwrap())
     }
 
     fn recover(&self, request: &RecoverRequest, now: UnixTime) -> Result<PeerCertificate, &'static str> {
         let issued = self.enrolment.recover_now(request, now).map_err(|refusal| refusal.word())?;
-        Ok(PeerCertificate::parse(&issued).unwrap())
+        Ok(PeerCertificate::parse(&issued[0]).unwrap())
     }
 }
 
