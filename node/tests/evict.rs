@@ -63,14 +63,14 @@ async fn an_evicted_node_is_cut_off_at_once_and_stays_out_until_readmitted() {
     // It is refused with its certificate, at any node, and knows why.
     let banned = cluster.certificates.client(&cluster.g1, "admin").await;
     assert!(banned.members().await.is_ok(), "its own port still answers an admin");
-    let log = cluster.w1.logs("g1 is evicted").await;
-    assert!(log.contains("refused"), "{log}");
+    cluster.w1.logs("was evicted from the cluster").await;
 
     // Not even with a fresh start.
     cluster.g1.signal(rustix::process::Signal::KILL);
     cluster.g1.ends().await;
     cluster.g1 = cluster.g1.start_again(Binary::Greeter).await;
-    cluster.g1.logs("does not gossip with this node").await;
+    let log = cluster.g1.logs("does not gossip with this node").await;
+    assert!(log.contains("were evicted from the cluster"), "it says why: {log}");
     let members = admin.members().await.expect("answered");
     assert_eq!(support::state_of(&members, "g1"), Some(MemberState::Down));
 
@@ -100,7 +100,7 @@ async fn an_eviction_survives_the_end_of_every_node_right_after_it_was_acknowled
         assert!(logged.contains("entries=1"), "{logged}");
         let evicted = certificates.client(&node, "g1").await;
         let refused = evicted.members().await.expect_err("it is evicted");
-        assert!(matches!(refused.code(), Code::Unavailable | Code::Unknown), "{refused}");
+        assert!(matches!(refused.code(), Code::Unavailable | Code::Unknown | Code::Cancelled), "{refused}");
         node.signal(rustix::process::Signal::KILL);
         node.ends().await;
     }

@@ -53,6 +53,14 @@ pub enum LinkError {
         /// How.
         status: Status,
     },
+    /// The connection broke.
+    #[error("the connection to {peer} broke: {why}")]
+    Broken {
+        /// To whom.
+        peer: NodeId,
+        /// How.
+        why: String,
+    },
     /// This node's gossip has ended.
     #[error("this node is shutting down")]
     Stopped,
@@ -65,6 +73,7 @@ impl LinkError {
             Self::Mismatch(mismatch) => Status::failed_precondition(mismatch.to_string()),
             Self::NoHello { .. } => Status::deadline_exceeded(self.to_string()),
             Self::Stream { status, .. } => status.clone(),
+            Self::Broken { .. } => Status::unavailable(self.to_string()),
             Self::Stopped => Status::unavailable(self.to_string()),
         }
     }
@@ -129,7 +138,12 @@ pub(super) async fn open(
     metrics: GossipMetrics,
 ) -> Result<Link, LinkError> {
     let (peer, expires) = (connection.node.clone(), connection.expires);
-    let stream_error = |status| LinkError::Stream { peer: peer.clone(), status };
+    let probe = connection.clone();
+    // Where the connection broke, the status says no more than that the call was cancelled.
+    let stream_error = |status: Status| match probe.why_broken() {
+        Some(why) => LinkError::Broken { peer: peer.clone(), why: why.to_owned() },
+        None => LinkError::Stream { peer: peer.clone(), status },
+    };
     let (sender, receiver) = mpsc::channel(QUEUE);
     let hello = frame(Kind::Hello(introduction.hello));
     if sender.send(hello).await.is_err() {

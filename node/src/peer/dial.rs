@@ -1,8 +1,8 @@
 //! One connection to another node.
 
-use super::severable::Severable;
+use super::severable::{Broken, Severable};
 use crate::{
-    identity::{Identity, PeerCertificate, explain, schedule},
+    identity::{Identity, PeerCertificate, coordinator_of, explain, schedule},
     revocation::Live,
 };
 use http::{Request, Response, Uri, uri};
@@ -112,6 +112,7 @@ pub struct PeerConnection {
     config: Arc<rustls::ClientConfig>,
     sender: http2::SendRequest<Body>,
     authority: uri::Authority,
+    broken: Broken,
 }
 
 /// A call that could not be sent, or broke.
@@ -139,6 +140,11 @@ impl PeerConnection {
 
     /// Whether new calls to `address` may take it. Not if it was opened with another identity than `present`:
     /// so a renewed certificate comes into use without a call being cut off.
+    /// Why the connection broke, if it did: with TLS 1.3 a node learns only by its first read that it was refused.
+    pub fn why_broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
+    }
+
     pub(super) fn is_usable_at(&self, address: SocketAddr, present: &Identity) -> bool {
         self.address == address
             && !self.sender.is_closed()
@@ -201,8 +207,8 @@ pub async fn dial(
         .connect(name, tcp)
         .await
         .map_err(|error| tls_error(explain::handshake(&error)))?;
-    let leaf = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let leaf = leaf.ok_or_else(|| tls_error("the peer presented no certificate".to_owned()))?;
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let leaf = chain.first().ok_or_else(|| tls_error("the peer presented no certificate".to_owned()))?;
     let certificate = PeerCertificate::parse(leaf).map_err(|error| tls_error(error.to_string()))?;
     // A resumed session was not verified again.
     if !certificate.is_in_time(UnixTime::now()) {
@@ -210,29 +216,33 @@ pub async fn dial(
     }
     let node = certificate.spiffe.node().cloned();
     let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
-    let live = live.register(Principal::Certificate(certificate.spiffe));
+    let issuers = chain.iter().skip(1).filter_map(|der| coordinator_of(der)).collect();
+    let live = live.register(Principal::Certificate(certificate.spiffe), issuers);
+    let (expires, broken) = (certificate.not_after, Broken::default());
+    let cut = async move {
+        let overtime = Duration::from_secs(expires.as_secs()).saturating_add(OVERTIME);
+        tokio::select! {
+            () = live.closed() => {}
+            () = schedule::reached(UnixTime::since_unix_epoch(overtime)) => {}
+        }
+    };
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(Severable::new(tls, live)))
+        .handshake(TokioIo::new(Severable::new(tls, cut, broken.clone())))
         .await
         .map_err(|error| tls_error(error_chain(&error)))?;
     let authority = address.to_string().parse().map_err(|_| tls_error("no authority".to_owned()))?;
-    let (closed_node, expires) = (node.clone(), certificate.not_after);
+    let closed_node = node.clone();
     tokio::spawn(async move {
-        let overtime = Duration::from_secs(expires.as_secs()).saturating_add(OVERTIME);
-        let ended = tokio::select! {
-            ended = connection => ended,
-            () = schedule::reached(UnixTime::since_unix_epoch(overtime)) => Ok(()),
-        };
-        if let Err(error) = ended {
+        if let Err(error) = connection.await {
             tracing::debug!(peer.id = %closed_node, error = error_chain(&error), "peer connection ended");
         }
     });
-    Ok(PeerConnection { node, address, expires, config, sender, authority })
+    Ok(PeerConnection { node, address, expires, config, sender, authority, broken })
 }
 
 /// An error and its causes in one line.

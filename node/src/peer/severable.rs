@@ -1,26 +1,31 @@
 //! A byte stream that can be cut. hyper keeps a client's HTTP/2 connection in a task of its own, which ends only with
 //! its bytes.
 
-use crate::revocation::LiveConnection;
+use crate::identity::explain;
 use std::{
     io,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pin_project_lite::pin_project! {
-    /// `stream`, until the connection must be closed; then every read fails, which ends all that is built on it.
+    /// `stream`, until it must be cut; then every read fails, which ends all that is built on it.
     pub(super) struct Severable<S> {
         #[pin]
         stream: S,
-        closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+        cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+        broken: Broken,
     }
 }
 
+/// Why the bytes ended, for those who only see that a call was cancelled: the first error of reading.
+pub(super) type Broken = Arc<OnceLock<String>>;
+
 impl<S> Severable<S> {
-    pub(super) fn new(stream: S, live: LiveConnection) -> Self {
-        Self { stream, closed: Box::pin(async move { live.closed().await }) }
+    pub(super) fn new(stream: S, cut: impl Future<Output = ()> + Send + 'static, broken: Broken) -> Self {
+        Self { stream, cut: Box::pin(cut), broken }
     }
 }
 
@@ -31,12 +36,17 @@ impl<S: AsyncRead> AsyncRead for Severable<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
-        // Never polled again once it is ready: the error ends the connection.
-        if this.closed.as_mut().poll(context).is_ready() {
-            *this.closed = Box::pin(std::future::ready(()));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the node is evicted")));
+        if this.cut.as_mut().poll(context).is_ready() {
+            // A future that is through must not be polled again.
+            *this.cut = Box::pin(std::future::ready(()));
+            let why = "what the connection rested on is revoked or has expired";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
         }
-        this.stream.poll_read(context, buffer)
+        let read = this.stream.poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            this.broken.get_or_init(|| explain::handshake(error));
+        }
+        read
     }
 }
 

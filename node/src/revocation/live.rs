@@ -25,6 +25,7 @@ pub struct UsedToken {
 #[derive(Debug)]
 struct Entry {
     principal: Principal,
+    issuers: Vec<NodeId>,
     tokens: Mutex<Vec<UsedToken>>,
     closed: CancellationToken,
 }
@@ -43,10 +44,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Live {
-    /// Adds a connection that rests on the certificate of `principal`. It counts until the handle is dropped.
-    pub fn register(&self, principal: Principal) -> LiveConnection {
+    /// Adds a connection that rests on the certificate of `principal`, issued by the CAs of the coordinators `issuers`.
+    /// It counts until the handle is dropped.
+    pub fn register(&self, principal: Principal, issuers: Vec<NodeId>) -> LiveConnection {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let entry = Arc::new(Entry { principal, tokens: Mutex::default(), closed: CancellationToken::new() });
+        let entry = Arc::new(Entry {
+            principal,
+            issuers,
+            tokens: Mutex::default(),
+            closed: CancellationToken::new(),
+        });
         locked(&self.entries).insert(number, entry.clone());
         LiveConnection(Arc::new(Handle { entries: self.entries.clone(), number, entry }))
     }
@@ -61,12 +68,20 @@ impl Live {
         self.len() == 0
     }
 
-    /// Closes those that `rests_on` says yes to, by principal and tokens used. Returns how many.
-    pub(super) fn close_if(&self, rests_on: impl Fn(&Principal, &[UsedToken]) -> bool) -> usize {
+    /// Closes those of which a node is `banned`, as the holder of the certificate or as its issuer, or a token `revoked`.
+    /// Returns how many.
+    pub(super) fn close_if(
+        &self,
+        banned: impl Fn(&NodeId) -> bool,
+        revoked: impl Fn(&UsedToken) -> bool,
+    ) -> usize {
         // Asked outside the lock that every new connection takes.
         let open: Vec<Arc<Entry>> = locked(&self.entries).values().cloned().collect();
         let doomed = open.iter().filter(|entry| !entry.closed.is_cancelled());
-        let doomed = doomed.filter(|entry| rests_on(&entry.principal, &locked(&entry.tokens)));
+        let doomed = doomed.filter(|entry| {
+            entry.principal.node().into_iter().chain(&entry.issuers).any(&banned)
+                || locked(&entry.tokens).iter().any(&revoked)
+        });
         doomed.map(|entry| entry.closed.cancel()).count()
     }
 }

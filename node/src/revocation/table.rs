@@ -184,10 +184,10 @@ impl Revocations {
 
     fn enforce(&self) -> usize {
         let tables = self.read();
-        let closed = self.live.close_if(|principal, tokens| {
-            principal.node().is_some_and(|node| tables.banned.contains(node))
-                || tokens.iter().any(|used| tables.is_revoked(&used.holder, used.issued_at, &used.signer))
-        });
+        let closed = self.live.close_if(
+            |node| tables.banned.contains(node),
+            |used| tables.is_revoked(&used.holder, used.issued_at, &used.signer),
+        );
         self.closed.inc_by(closed as u64);
         closed
     }
@@ -274,7 +274,7 @@ mod tests {
         let revocations = revocations();
         let worker =
             |name: &str| Principal::Certificate(format!("spiffe://c/worker/{name}").parse().expect("an id"));
-        let open = |principal| revocations.live().register(principal);
+        let open = |principal| revocations.live().register(principal, Vec::new());
         let (w1, w2, client) = (open(worker("w1")), open(worker("w2")), open(Principal::Anonymous));
         let token_used = used("t", "alice", 1);
         client.note(&token_used.holder.clone(), || token_used);
@@ -283,7 +283,11 @@ mod tests {
         assert_eq!(revocations.set_banned([node("w1")].into()), 0, "each is counted once");
         assert_eq!(revocations.apply(&[token("t", 0)]), 1);
         assert!(client.is_closed() && !w2.is_closed());
-        drop((w1, w2, client));
+        // A coordinator takes what its CA issued with it.
+        let enrolled = revocations.live().register(worker("w3"), vec![node("c9")]);
+        assert_eq!(revocations.set_banned([node("c9")].into()), 1);
+        assert!(enrolled.is_closed());
+        drop((w1, w2, client, enrolled));
         assert_eq!(revocations.live().len(), 0);
     }
 

@@ -3,7 +3,7 @@
 use super::{Security, Server, expiry::Expiry, preface::PrefaceDeadline};
 use crate::{
     auth::Connection,
-    identity::{PeerCertificate, explain},
+    identity::{PeerCertificate, coordinator_of, explain},
     peer,
     revocation::LiveConnection,
     shutdown::{Phase, ShutdownWatch},
@@ -104,7 +104,8 @@ pub(super) async fn serve(
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             };
             let http2 = first[..read] == *b"PRI";
-            speak_http(server, tcp, http2, connection, shutdown).await
+            let live = server.revocations.live().register(connection.principal.clone(), Vec::new());
+            speak_http(server, tcp, http2, connection, live, shutdown).await
         }
         Security::Tls(identity) => {
             let acceptor = TlsAcceptor::from(identity.current().server_config());
@@ -119,8 +120,15 @@ pub(super) async fn serve(
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             };
             let connection = connection_of(&tls, peer)?;
+            let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+            let issuers = chain.iter().skip(1).filter_map(|der| coordinator_of(der)).collect();
+            let live = server.revocations.live().register(connection.principal.clone(), issuers);
+            // A resumed session was not verified again. Asked after it was registered: an eviction in between closes it.
+            if let Some(node) = identity.bans().banned_in(chain) {
+                return Err(Refusal::Evicted(node));
+            }
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            speak_http(server, tls, http2, connection, shutdown).await
+            speak_http(server, tls, http2, connection, live, shutdown).await
         }
     }
 }
@@ -226,6 +234,7 @@ async fn speak_http<S>(
     stream: S,
     http2: bool,
     connection: Connection,
+    live: LiveConnection,
     shutdown: ShutdownWatch,
 ) -> Result<(), Refusal>
 where
@@ -238,10 +247,6 @@ where
         Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW),
         None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW),
     };
-    let live = server.revocations.live().register(connection.principal.clone());
-    if let Some(node) = connection.principal.node().filter(|node| server.revocations.is_evicted(node)) {
-        return Err(Refusal::Evicted(node.clone()));
-    }
     let expiry = Expiry::of(&connection, server.view.clone());
     let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
     let service = service_fn(move |request: Request<Incoming>| {
