@@ -7,8 +7,9 @@ Starts 16 nodes and prints, with the targets in brackets:
 - join: from the start of one more process until all others see it alive;
 - leave: from SIGTERM until all others see it left;
 - kill: from SIGKILL until all others see it down;
+- revoke: from `p2pctl token revoke` being asked until every node refuses the token;
 
-the last three three times each, as median and worst. The rate limits are off in these nodes' configurations: this script
+the last four three times each, as median and worst. The rate limits are off in these nodes' configurations: this script
 asks all of them for /cluster/nodes many times a second with one admin certificate, far above the 200 a minute of class
 `default`. Standard library only; takes about two minutes after the build.
 """
@@ -83,7 +84,31 @@ def measure_changes(cluster, others, name):
     return times
 
 
-def report(idle, changes):
+def measure_revocation(cluster, nodes):
+    """A token that every node takes is revoked: seconds until p2pctl was answered, and until the last node refuses it."""
+    scope = "p2p.v1.ClusterService/ListNodes"
+    token = cluster.p2pctl("token", "issue", "--subject", "measured", "--scope", scope)
+    status = lambda node: node.get("/cluster/nodes", token)[0]  # noqa: E731
+    for node in nodes:
+        wait_for(lambda: status(node) == 200, f"{node.name} takes the token")
+    token_file = os.path.join(cluster.directory, "token")
+    with open(token_file, "w") as out:
+        out.write(token)
+    began = time.monotonic()
+    cluster.p2pctl("token", "revoke", "--token", f"@{token_file}")
+    answered = time.monotonic() - began
+    pending, last = list(nodes), answered
+    while pending:
+        for node in list(pending):
+            if status(node) == 401:
+                pending.remove(node)
+                last = time.monotonic() - began
+        if last - began > 60:
+            raise Trouble("the revocation does not arrive")
+    return answered, last
+
+
+def report(idle, changes, revocations):
     show = lambda values, form: f"median {statistics.median(values):{form}}, most {max(values):{form}}"  # noqa: E731
     print("\nIdle node")
     print(f"  resident memory    {show(idle['rss_mib'], '.1f')} MiB            [< 20 MB]")
@@ -98,6 +123,10 @@ def report(idle, changes):
         first = statistics.median(each[key][0] for each in changes)
         tries = " ".join(f"{each:.2f}" for each in last)
         print(f"  {words:24} {show(last, '.2f')}   (first to see it {first:.2f}; tries {tries})   [{target}]")
+
+
+    answered, last = zip(*revocations)
+    print(f"  {'a revoked token refused':24} {show(last, '.2f')}   (p2pctl answered after {statistics.median(answered):.2f})   [< 1]")
 
 
 def run():
@@ -123,11 +152,12 @@ def run():
         print(f"{len(nodes)} nodes started at once all see each other after {together:.2f} s", flush=True)
         idle = measure_idle(nodes)
         changes = [measure_changes(cluster, nodes, name) for name in joiners]
-        report(idle, changes)
+        revocations = [measure_revocation(cluster, nodes) for _ in range(arguments.tries)]
+        report(idle, changes, revocations)
     if arguments.out:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with open(arguments.out, "a") as out:
-            print(json.dumps({"at": at, "nodes": len(nodes), "together": together, "idle": idle, "changes": changes}), file=out)
+            print(json.dumps({"at": at, "nodes": len(nodes), "together": together, "idle": idle, "changes": changes, "revocations": revocations}), file=out)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ async fn only_admins_rotate_and_only_at_a_coordinator() {
     let admin = certificates.client(&w1, "admin").await;
     let refused = rotate(&admin, RotateCaAction::Begin, &[]).await.expect_err("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(refused.message().contains("w1 is no coordinator; rotate the CA at"), "{refused}");
+    assert!(refused.message().contains("w1 is no coordinator; ask a coordinator: c1 at"), "{refused}");
     let admin = certificates.client(&c1, "admin").await;
     let refused = rotate(&admin, RotateCaAction::Begin, &["../x"]).await.expect_err("refused");
     assert_eq!(refused.code(), Code::InvalidArgument);

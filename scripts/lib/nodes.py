@@ -113,15 +113,16 @@ class Node(Process):
         self.connection = None
         super().__init__(name, command, os.path.join(cluster.directory, f"{name}.log"), cores)
 
-    def get(self, path):
-        """Status and body, over one kept connection with the admin's certificate."""
+    def get(self, path, token=None):
+        """Status and body, over one kept connection with the admin's certificate; as the bearer of `token` if given."""
+        headers = {"authorization": f"Bearer {token}"} if token else {}
         for attempt in (1, 2):
             if self.connection is None:
                 self.connection = http.client.HTTPSConnection(
                     "127.0.0.1", self.port, timeout=5, context=self.cluster.tls
                 )
             try:
-                self.connection.request("GET", path)
+                self.connection.request("GET", path, headers=headers)
                 answer = self.connection.getresponse()
                 return answer.status, answer.read().decode()
             except (OSError, http.client.HTTPException):
@@ -179,6 +180,14 @@ class Cluster:
             raise Trouble(f"no certificates: {made.stderr}")
         self.tls = ssl.create_default_context(cafile=self.certificate("ca"))
         self.tls.load_cert_chain(self.certificate("admin"), self.key("admin"))
+
+    def p2pctl(self, *arguments):
+        """What p2pctl prints, asked of the coordinator by the admin."""
+        at = ["--endpoint", self.seed, *self.tls_arguments("admin")]
+        done = subprocess.run([program(self.folder, "p2pctl"), *at, *arguments], capture_output=True, text=True, timeout=30)
+        if done.returncode != 0:
+            raise Trouble(f"p2pctl {' '.join(arguments[:2])} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout.strip()
 
     def certificate(self, name):
         return os.path.join(self.certificates, f"{name}_cert.pem")

@@ -5,6 +5,7 @@
 //! | `bare` | what we compare with: the greeter on tonic's own server, on one thread |
 //! | `load` | a closed-loop driver of unary calls over TLS, with its own clock |
 //! | `token` | verification of access tokens against the bare library call |
+//! | `revocations` | what 100,000 live revocations cost |
 //! | `process` | the processor time of the processes under test |
 //!
 //! Both know nothing of a cluster: the script starts the nodes and says where they are.
@@ -15,6 +16,7 @@ mod process;
 #[expect(dead_code, reason = "only nodes publish descriptors")]
 #[path = "../greeter/proto.rs"]
 mod proto;
+mod revocations;
 #[path = "../greeter/service.rs"]
 mod service;
 mod token;
@@ -37,6 +39,8 @@ enum Part {
     Load(load::LoadArgs),
     /// Verifies access tokens and prints one line of JSON
     Token(token::TokenArgs),
+    /// Keeps many revocations and prints one line of JSON
+    Revocations(revocations::RevocationsArgs),
 }
 
 /// PEM files.
@@ -58,5 +62,6 @@ fn main() -> anyhow::Result<()> {
         Part::Bare(args) => bare::run(args),
         Part::Load(args) => load::run(&args),
         Part::Token(args) => token::run(&args),
+        Part::Revocations(args) => revocations::run(&args),
     }
 }

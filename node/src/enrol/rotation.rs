@@ -12,6 +12,7 @@
 //! back in a week still finds its cluster.
 
 use crate::{
+    auth::not_coordinator,
     error::{Fault, Reason},
     identity::{
         Anchors, IdentityStore, UnixTime,
@@ -168,7 +169,12 @@ impl Rotation {
         let done = done.map_err(|_| Fault::new(Reason::ShuttingDown, "this node is shutting down"))?;
         done.map_err(|error| {
             tracing::warn!(%error, "the CA's rotation does not go on");
-            error.to_fault()
+            match &error {
+                RotationError::NoCoordinator(_) => {
+                    not_coordinator(self.identity.current().spiffe(), "", &self.view.borrow())
+                }
+                RotationError::Step(_) | RotationError::State(_) => error.to_fault(),
+            }
         })
     }
 

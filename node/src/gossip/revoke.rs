@@ -15,11 +15,14 @@ use crate::{
 use bytes::Bytes;
 use p2p_core::{Moment, NodeId, Role, revocation::MAX_ENTRIES};
 use p2p_proto::v1::{NodeEviction, Revocation, RevocationSegment, RevocationSegments, revocation::What};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// Revocations that may wait for the batch before theirs to be on disk; more are refused.
 const WAITING_MAX: usize = 8 * MAX_ENTRIES;
+
+/// Pause before a save that a batch on its way to the disk is in the way of.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What gossip needs to keep revocations.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ pub struct Revoking {
     /// What was on it.
     pub kept: Vec<RevocationSegment>,
     /// Pause between saves of what has changed.
-    pub autosave: std::time::Duration,
+    pub autosave: Duration,
 }
 
 /// Something to revoke.
@@ -108,6 +111,7 @@ impl Task {
         }
         self.setup.revoking.table.apply(&entries);
         self.setup.revoking.table.expire(now / 1000);
+        self.banned(self.engine.banned().clone());
         self.batches.dirty = true;
     }
 
@@ -205,7 +209,7 @@ impl Task {
         self.setup.revoking.keeper.keep_later(vec![segment]);
     }
 
-    pub(super) fn banned(&mut self, banned: std::collections::BTreeSet<NodeId>) {
+    pub(super) fn banned(&mut self, banned: BTreeSet<NodeId>) {
         for node in &banned {
             self.links.remove(node);
             self.setup.pool.let_go(node);
@@ -231,7 +235,11 @@ impl Task {
     /// Drops what has expired, folds, and saves, each now and then.
     pub(super) fn tidy_revocations(&mut self) {
         let now = self.now();
-        if self.batches.tidy_at.is_some_and(|at| now < at) || self.batches.writing {
+        if self.batches.tidy_at.is_some_and(|at| now < at) {
+            return;
+        }
+        if self.batches.writing {
+            self.batches.tidy_at = Some(now + BUSY_PAUSE);
             return;
         }
         self.batches.tidy_at = Some(now + self.setup.revoking.autosave);

@@ -1,9 +1,9 @@
 //! Records that a node with a valid certificate must not get through.
 
-use crate::support::{Binary, CLUSTER, Certificates, Client, TestNode, sample};
+use crate::support::{Binary, CLUSTER, Certificates, Client, TestNode, sample, write_with_mode};
 use bytes::Bytes;
 use p2p_core::{
-    ClusterId, Epoch, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords,
+    ClusterId, Epoch, Grant, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords,
     revocation::Segments,
 };
 use p2p_node::{
@@ -13,9 +13,9 @@ use p2p_node::{
     revocation::Live,
 };
 use p2p_proto::v1::{
-    GossipFrame, GossipMessage, MemberState, NodeEviction, NodeRecord, OwnerState, OwnerStates, Revocation,
-    RevocationSegments, StatesRequest, TokenSigner, gossip_message::Kind,
-    gossip_service_client::GossipServiceClient, revocation::What,
+    GossipFrame, GossipMessage, Idempotency, MemberState, NodeEviction, NodeRecord, OwnerState, OwnerStates,
+    Revocation, RevocationSegments, ServiceMethod, ServiceRecord, ServiceState, StatesRequest, StreamingKind,
+    TokenSigner, gossip_message::Kind, gossip_service_client::GossipServiceClient, revocation::What,
 };
 use prost::Message as _;
 use std::sync::Arc;
@@ -93,7 +93,17 @@ impl Liar {
     }
 
     fn seal(&self, owner: &str, epoch: Epoch, node: NodeRecord) -> OwnerState {
-        let records = OwnRecords { node, services: Vec::new() };
+        self.seal_with(owner, epoch, node, Vec::new())
+    }
+
+    fn seal_with(
+        &self,
+        owner: &str,
+        epoch: Epoch,
+        node: NodeRecord,
+        services: Vec<ServiceRecord>,
+    ) -> OwnerState {
+        let records = OwnRecords { node, services };
         records.seal(&self.cluster, &owner.parse().expect("an id"), epoch, 1, &self.keyring())
     }
 
@@ -199,6 +209,46 @@ async fn a_stolen_worker_cannot_publish_token_signers() {
     // It publishes, and answers no probe.
     observer.awaits_state("w9", MemberState::Down).await;
     assert_eq!(sample(&observer.metrics().await, "p2p_token_signers"), Some(1.0), "the coordinator's own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_worker_cannot_provide_what_it_was_not_granted() {
+    let (certificates, node, observer, _liar) = start().await;
+    // As a join token with --allow-service 'demo.*' makes it.
+    let grant = Some(Grant::parse(&["demo.*"]).expect("a grant"));
+    let spiffe = format!("spiffe://{CLUSTER}/worker/w8").parse().expect("an id");
+    let validity = Validity::days(UnixTime::now(), 1).expect("a day");
+    let issued = certificates.ca().issue(&LeafRequest { spiffe, sans: Vec::new(), grant, validity });
+    let issued = issued.expect("issued");
+    write_with_mode(&certificates.path("w8_cert.pem"), &issued.cert_pem, 0o644);
+    write_with_mode(&certificates.path("w8_key.pem"), &issued.key_pem, 0o600);
+    let liar = Liar::new(&certificates, "w8");
+    let chain = liar.store.current().chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
+    let addresses = vec!["127.0.0.1:9".to_owned()];
+    let record = NodeRecord { certificate_chain: chain, addresses, ..NodeRecord::default() };
+    let services =
+        ["bank.Ledger", "demo.Fine", "grpc.health.v1.Evil", "p2p.v1.Evil"].map(|name| ServiceRecord {
+            name: name.to_owned(),
+            methods: vec![ServiceMethod {
+                name: "Do".to_owned(),
+                streaming: StreamingKind::Unary.into(),
+                idempotency: Idempotency::Unknown.into(),
+            }],
+            state: ServiceState::Serving.into(),
+            ..ServiceRecord::default()
+        });
+    let epoch = Epoch((UnixTime::now().as_secs() + 60) * 1_000);
+    let state = liar.seal_with("w8", epoch, record, services.to_vec());
+    let (_sender, _answers) = liar.gossip(&node, vec![liar.hello(), states(state)]).await.expect("a stream");
+    observer.awaits_sample(&refused("not_granted"), 1.0).await;
+    observer.awaits_state("w8", MemberState::Down).await;
+    let shown = observer.members().await.expect("a list");
+    let shown = shown.iter().find(|member| member.node_id == "w8").expect("w8");
+    assert_eq!(shown.services, ["demo.Fine"]);
+    for service in ["bank.Ledger", "grpc.health.v1.Evil", "p2p.v1.Evil"] {
+        let known = observer.providers(&format!("{service}/Do")).await.expect("a list");
+        assert!(known.is_empty(), "{service}: {known:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ mod process;
 #[path = "../../examples/greeter/proto.rs"]
 pub mod greeter;
 
-pub use certificates::{CLUSTER, Certificates, in_days};
+pub use certificates::{CLUSTER, Certificates, in_days, write_with_mode};
 pub use client::{Client, error_details, sample};
 pub use process::{Binary, NodeConfig, TestNode};
 

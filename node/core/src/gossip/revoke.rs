@@ -26,6 +26,8 @@ const ANSWER_PAUSE: Duration = Duration::from_millis(400);
 const MAX_ASKED: u32 = 10;
 /// How many peers a node asks, after its start, for the revocations in its own name: its state may have been set back.
 const OWN_ASKED: u32 = 3;
+/// Refused segments that are remembered, so that each is told once.
+const REFUSED_TOLD: usize = 1024;
 /// Pause between a push and the question to one more member.
 const EXTRA_PAUSE: Duration = Duration::from_millis(200);
 
@@ -40,6 +42,10 @@ pub(super) struct Spread {
     unanswered: BTreeMap<NodeId, (Moment, u32)>,
     /// How many peers were asked for all in our own name.
     own_asked: u32,
+    /// What was refused and told: hash of the signature, and why.
+    refused: BTreeSet<([u8; 32], &'static str)>,
+    /// Whether the last segments had one among them that was refused.
+    refusing: bool,
 }
 
 impl Spread {
@@ -53,6 +59,11 @@ impl Engine {
     /// Whether a coordinator has banned the node.
     pub fn is_banned(&self, node: &NodeId) -> bool {
         self.bans.banned().contains(node)
+    }
+
+    /// Every node that coordinators have banned.
+    pub fn banned(&self) -> &BTreeSet<NodeId> {
+        self.bans.banned()
     }
 
     /// The counter of an eviction or readmission that overrules all before.
@@ -112,6 +123,14 @@ impl Engine {
     pub fn tidy_revocations(&mut self, now: Moment, unix_ms: u64, chain: Option<&[Bytes]>) -> bool {
         let mut changed = self.revocations.expire(unix_ms / 1000);
         let Some(chain) = chain else { return changed };
+        let own = self.own().node.clone();
+        match self.revocations.sign_anew(&own, unix_ms, self.keyring.as_ref(), chain) {
+            Ok(made) => {
+                changed |= !made.is_empty();
+                self.push_revocations(now, made);
+            }
+            Err(refusal) => self.note(Event::RevocationsRefused { from: own, refusal }),
+        }
         let (own, bans) = (self.own().node.clone(), self.bans.clone());
         let is_void = |entry: &Revocation| {
             has_expired(entry.expires_at, unix_ms / 1000)
@@ -129,6 +148,7 @@ impl Engine {
 
     /// Takes segments that must be in force when this returns; used for evictions, which wait for it.
     pub fn enforce(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segments: RevocationSegments) {
+        self.spread.refusing = false;
         for segment in segments.segments {
             self.merge_revocations(now, unix_ms, peer, segment);
         }
@@ -142,7 +162,10 @@ impl Engine {
         segments: RevocationSegments,
     ) {
         self.enforce(now, unix_ms, peer, segments);
-        self.send_positions(peer, false);
+        // Who is told what we hold sends what we lack: after a refusal that would go round and round.
+        if !self.spread.refusing {
+            self.send_positions(peer, false);
+        }
     }
 
     fn merge_revocations(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segment: RevocationSegment) {
@@ -150,6 +173,7 @@ impl Engine {
         if self.revocations.contradicts(&self.own().node, &segment) {
             self.reissue(now, unix_ms);
         }
+        let shared_hash = self.keyring.digest(&segment.signature);
         let shared = Arc::new(segment.clone());
         match self.revocations.merge(segment, unix_ms / 1000, self.keyring.as_ref()) {
             Ok(Some((heading, entries))) => {
@@ -164,7 +188,16 @@ impl Engine {
                 self.send_segments(peer, instead);
             }
             Ok(None) => {}
-            Err(refusal) => self.note(Event::RevocationsRefused { from: peer.clone(), refusal }),
+            Err(refusal) => {
+                self.spread.refusing = true;
+                // The same comes again from everybody who holds it; once is enough to tell.
+                if self.spread.refused.len() >= REFUSED_TOLD {
+                    self.spread.refused.clear();
+                }
+                if self.spread.refused.insert((shared_hash, refusal.reason())) {
+                    self.note(Event::RevocationsRefused { from: peer.clone(), refusal });
+                }
+            }
         }
     }
 

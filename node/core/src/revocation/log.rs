@@ -78,6 +78,34 @@ impl Segments {
         Ok(made)
     }
 
+    /// Signs `own`'s segments anew that were signed with another certificate than `chain`: nodes that join after the CA's
+    /// root was rotated could not verify them. Returns the new ones.
+    pub fn sign_anew(
+        &mut self,
+        own: &NodeId,
+        unix_ms: u64,
+        keyring: &dyn Keyring,
+        chain: &[Bytes],
+    ) -> Result<Vec<Arc<RevocationSegment>>, SegmentRefusal> {
+        let cluster = self.cluster.clone();
+        let author = Author { cluster: &cluster, signer: own, keyring, chain, unix_s: unix_ms / 1000 };
+        let logs = self.logs.iter().filter(|((signer, _), _)| signer == own);
+        // The whole of a log, so that it is told by its earliest signature.
+        let old =
+            logs.filter(|(_, log)| log.held.values().any(|held| held.segment.certificate_chain != chain));
+        let old: Vec<(u64, (u64, u64), Arc<RevocationSegment>)> = old
+            .flat_map(|((_, number), log)| {
+                log.held.iter().map(move |(range, held)| (*number, *range, held.segment.clone()))
+            })
+            .collect();
+        let mut made = Vec::new();
+        for (number, range, segment) in old {
+            let (_, entries) = read(&segment, &self.cluster)?;
+            made.push(self.keep(&author, number, range, entries)?);
+        }
+        Ok(made)
+    }
+
     fn foldable(
         &self,
         own: &NodeId,
@@ -108,7 +136,7 @@ impl Segments {
     /// Whether a segment in this coordinator's own name is not of what it has signed as far as it knows, and uses the
     /// same numbers: as after a restored backup.
     pub fn contradicts(&self, own: &NodeId, segment: &RevocationSegment) -> bool {
-        let Ok((theirs, _)) = read(segment, &self.cluster) else { return false };
+        let Ok((theirs, entries)) = read(segment, &self.cluster) else { return false };
         let SegmentHeading { signer, log, first, last, .. } = &theirs;
         let Some(log) = self.logs.get(&(signer.clone(), *log)).filter(|_| signer == own) else {
             return false;
@@ -117,7 +145,8 @@ impl Segments {
             let overlaps = held_first <= last && held_last >= first;
             let same = held_first == first && held_last == last;
             let folded_here = held_first <= first && held_last >= last && !same;
-            overlaps && !folded_here && held.segment.body != segment.body
+            let other_words = || read(&held.segment, &self.cluster).is_ok_and(|(_, held)| held != entries);
+            overlaps && !folded_here && other_words()
         })
     }
 

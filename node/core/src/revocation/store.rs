@@ -17,6 +17,7 @@ use std::{
 pub(super) struct Held {
     pub(super) segment: Arc<RevocationSegment>,
     pub(super) entries: usize,
+    issued_at: u64,
     /// When the last of its entries expires; 0 for never.
     expires_at: u64,
 }
@@ -28,6 +29,13 @@ pub(super) struct Log {
     pub(super) held: BTreeMap<(u64, u64), Held>,
     /// Every number that is held or has expired.
     pub(super) covered: Ranges,
+}
+
+impl Log {
+    /// The earliest signature that is kept; 0 if there is none.
+    fn signed_since(&self) -> u64 {
+        self.held.values().map(|held| held.issued_at).min().unwrap_or(0)
+    }
 }
 
 /// Every live segment of every coordinator.
@@ -76,9 +84,13 @@ impl Segments {
         Ok(Some(entries))
     }
 
-    /// Whether the segment lies within one that is kept, or all of it has expired here.
+    /// Whether the segment lies within one that is kept, has not been signed later than the very same one that is, or has
+    /// expired here.
     fn knows(&self, heading: &SegmentHeading) -> bool {
         let Some(log) = self.logs.get(&(heading.signer.clone(), heading.log)) else { return false };
+        if let Some(same) = log.held.get(&(heading.first, heading.last)) {
+            return same.issued_at >= heading.issued_at;
+        }
         let mut containing = log.held.range(..=(heading.first, u64::MAX));
         if containing.any(|((_, last), _)| *last >= heading.last) {
             return true;
@@ -133,7 +145,8 @@ impl Segments {
             return;
         }
         self.entries += entries.len();
-        let held = Held { segment: Arc::new(segment), entries: entries.len(), expires_at };
+        let issued_at = heading.issued_at;
+        let held = Held { segment: Arc::new(segment), entries: entries.len(), issued_at, expires_at };
         log.held.insert((heading.first, heading.last), held);
     }
 
@@ -145,11 +158,11 @@ impl Segments {
 
     /// What is kept under the numbers of `segment` instead of it.
     pub fn instead_of(&self, segment: &RevocationSegment) -> Vec<Arc<RevocationSegment>> {
-        let Ok((heading, _)) = read(segment, &self.cluster) else { return Vec::new() };
+        let Ok((heading, entries)) = read(segment, &self.cluster) else { return Vec::new() };
         let log = self.logs.get(&(heading.signer, heading.log));
         let held = log.into_iter().flat_map(|log| log.held.iter());
         held.filter(|((first, last), _)| *first <= heading.last && *last >= heading.first)
-            .filter(|(_, held)| held.segment.body != segment.body)
+            .filter(|(_, held)| read(&held.segment, &self.cluster).is_ok_and(|(_, held)| held != entries))
             .map(|(_, held)| held.segment.clone())
             .collect()
     }
@@ -193,22 +206,29 @@ impl Segments {
             signer: signer.to_string(),
             log: *number,
             held: log.covered.to_wire(),
+            signed_since: log.signed_since(),
         });
         RevocationPositions { logs: logs.collect(), reply_wanted }
     }
 
     /// The segments that the sender of `theirs` lacks.
     pub fn lacking(&self, theirs: &RevocationPositions) -> Vec<Arc<RevocationSegment>> {
-        let theirs: BTreeMap<(NodeId, u64), Ranges> = theirs
+        let theirs: BTreeMap<(NodeId, u64), (Ranges, u64)> = theirs
             .logs
             .iter()
             .take(MAX_SIGNERS * MAX_LOGS)
-            .filter_map(|log| Some(((log.signer.parse().ok()?, log.log), Ranges::from_wire(&log.held))))
+            .filter_map(|log| {
+                let held = Ranges::from_wire(&log.held);
+                Some(((log.signer.parse().ok()?, log.log), (held, log.signed_since)))
+            })
             .collect();
         let mut lacking = Vec::new();
         for (id, log) in &self.logs {
             let known = theirs.get(id);
-            let lacks = |range: &(u64, u64)| known.is_none_or(|known| !known.covers(range.0, range.1));
+            // All of ours was signed after some of theirs: by a certificate that they may have to show to others.
+            let anew = known.is_some_and(|(_, since)| *since != 0 && log.signed_since() > *since);
+            let lacks =
+                |range: &(u64, u64)| anew || known.is_none_or(|(known, _)| !known.covers(range.0, range.1));
             let segments = log.held.iter().filter(|(range, _)| lacks(range));
             lacking.extend(segments.map(|(_, held)| held.segment.clone()));
         }

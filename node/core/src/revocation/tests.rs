@@ -122,7 +122,12 @@ fn others_are_sent_what_they_lack() {
     let mut nonsense = store.positions(true);
     nonsense.logs[0].held =
         vec![RevocationRange { first: 9, last: 1 }, RevocationRange { first: 0, last: 1 }];
-    nonsense.logs.push(p2p_proto::v1::RevocationPosition { signer: "///".into(), log: 1, held: vec![] });
+    nonsense.logs.push(p2p_proto::v1::RevocationPosition {
+        signer: "///".into(),
+        log: 1,
+        held: vec![],
+        signed_since: 0,
+    });
     assert_eq!(lacking(&store, &nonsense), ["b", "c"].map(str::to_owned).into());
 }
 
@@ -256,6 +261,37 @@ fn numbers_used_twice_are_noticed_and_signed_anew() {
         [RevocationRange { first: 1, last: 2 }],
         "it goes on in the new log"
     );
+}
+
+#[test]
+fn another_certificate_signs_the_whole_log_anew_and_the_later_signature_wins_everywhere() {
+    let own = node("c");
+    let mut store = store();
+    append(&mut store, "c", vec![token("a", 0)]);
+    append(&mut store, "c", vec![token("b", 0)]);
+    let mut reader = self::store();
+    for segment in store.iter() {
+        assert_eq!(merge(&mut reader, (**segment).clone()), Ok(true));
+    }
+    let old: Vec<RevocationSegment> = reader.iter().map(|segment| (**segment).clone()).collect();
+    let (keyring, later) = (TestKeyring::of(&own), START_MS + 60_000);
+    let same = store.sign_anew(&own, later, &keyring, &chain(Role::Coordinator, "c")).expect("signed");
+    assert!(same.is_empty(), "nothing has changed");
+    let renewed = [chain(Role::Coordinator, "c"), vec![Bytes::from_static(b"another CA")]].concat();
+    let made = store.sign_anew(&own, later, &keyring, &renewed).expect("signed");
+    assert_eq!((made.len(), store.len(), store.entries()), (2, 2, 2));
+    // A reader that missed the push is sent all of it once, and then nothing.
+    let sent = store.lacking(&reader.positions(false));
+    assert_eq!(sent.len(), 2);
+    for segment in sent {
+        assert_eq!(merge(&mut reader, (*segment).clone()), Ok(true));
+    }
+    assert!(store.lacking(&reader.positions(false)).is_empty());
+    for segment in old {
+        assert_eq!(merge(&mut reader, segment), Ok(false), "the earlier signature does not come back");
+    }
+    assert!(reader.iter().all(|segment| segment.certificate_chain == renewed));
+    assert!(!store.contradicts(&own, &made[0]), "the same words are no contradiction");
 }
 
 /// A history of one coordinator: what it appended, and when it folded.

@@ -9,6 +9,7 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 use p2p_core::NodeId;
 use p2p_proto::v1::{RotateCaAction, RotateCaRequest, RotateCaStatus, RotationStep};
 use serde::Serialize;
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: &RotateArgs, session: &Session<'_>, output: &Outpu
     let mut told = String::new();
     loop {
         // A connection for each look: the coordinator's certificate changes meanwhile.
-        let status = ask(args, action, session).await?;
+        let status = ask(args, action, session, output).await?;
         let done =
             matches!(status.step(), RotationStep::Done | RotationStep::Idle | RotationStep::Unspecified);
         if done || args.no_wait || args.status {
@@ -77,11 +78,12 @@ async fn ask(
     args: &RotateArgs,
     action: RotateCaAction,
     session: &Session<'_>,
+    output: &Output,
 ) -> Result<RotateCaStatus, Failure> {
-    let connection = session.connect().await?;
     let force_nodes = args.force.iter().map(ToString::to_string).collect();
     let request = RotateCaRequest { action: action.into(), force_nodes };
-    connection.rotate_ca(request).await.map_err(|error| session.call_failure(&error))
+    let rotate = async |connection: &Connection| connection.rotate_ca(request.clone()).await;
+    session.at_coordinator(output, rotate).await
 }
 
 fn word(step: RotationStep) -> &'static str {
