@@ -81,7 +81,7 @@ fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
     let state = StateDirectory::open(directory.join("state"))?;
     let name = "jwt_blacklist.json".parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let (keeper, _) = Keeper::open(&state, &name)?;
-    runtime.block_on(keeper.save(log.iter().cloned().collect()))??;
+    runtime.block_on(keeper.save(log.iter().cloned().collect(), log.positions(false)))??;
     drop((log, keeper));
     let on_disk = std::fs::metadata(state.path().join("jwt_blacklist.json"))?.len();
 

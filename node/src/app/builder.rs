@@ -252,7 +252,7 @@ impl NodeBuilder {
             revoking: Revoking {
                 table: revocations.clone(),
                 keeper: prepared.keeper,
-                kept: prepared.kept.segments,
+                kept: prepared.kept,
                 autosave: config.state_autosave_interval,
             },
         };

@@ -144,8 +144,13 @@ impl Publisher {
 
 /// Replaces token signers in time, and tells the cluster.
 pub(super) async fn keep_rotating(publisher: Arc<Publisher>) {
+    let mut trust = publisher.anchors.subscribe();
     loop {
-        tokio::time::sleep(ROTATION_PAUSE).await;
+        tokio::select! {
+            () = tokio::time::sleep(ROTATION_PAUSE) => {}
+            // Another root, or another CA of our own: the keys need its certificates at once.
+            _changed = trust.changed() => {}
+        }
         match publisher.rotate_signers().await {
             Ok(false) => {}
             Ok(true) => {

@@ -55,6 +55,10 @@ impl Enrolment {
         let identity = self.identity();
         let peer =
             identity.trust().verify(proof, Usage::Server, now).map_err(|error| denied(error.to_string()))?;
+        // Nothing beside the two: a path through another CA would prove nothing of this one.
+        if proof.len() != 2 {
+            return Err(denied("a proof is a certificate and the CA that issued it".to_owned()));
+        }
         let own = proof.get(1).filter(|der| coordinator_of(der).as_ref() == Some(&coordinator.name));
         let key = own.and_then(|der| ca_key_of(der));
         let key = key.filter(|_| peer.spiffe == *coordinator && coordinator.role == Role::Coordinator);

@@ -12,7 +12,7 @@ use crate::{
     config::SeedAddress,
     identity::{
         Bundle, Ca, CaError, Enrolled, EnrolledError, Identity, IdentityFiles, IdentityStore, InvalidCsr,
-        LeafRequest, RenewalKey, San, UnixTime, Validity, proven_key,
+        LeafRequest, RenewalKey, San, UnixTime, Validity, coordinator_of, proven_key,
     },
     peer::{PeerConnection, PeerPool, resolve},
 };
@@ -211,6 +211,20 @@ impl Renewer {
         Err(tries.into_error())
     }
 
+    /// Whether the present certificate is of the coordinator's CA: its own, or the root whose key it holds.
+    fn issued_by(&self, coordinator: &NodeId) -> bool {
+        let chain = self.identity.current();
+        match chain.chain_der().get(1) {
+            Some(ca) => coordinator_of(ca).as_ref() == Some(coordinator),
+            None => {
+                let view = self.view.borrow();
+                view.members
+                    .get(coordinator)
+                    .is_some_and(|member| member.records.node.certificate_chain.len() == 1)
+            }
+        }
+    }
+
     /// Live coordinators in random order, then the seeds.
     async fn addresses(&self) -> Vec<(Option<NodeId>, SocketAddr)> {
         let mut coordinators: Vec<(Option<NodeId>, SocketAddr)> = {
@@ -224,6 +238,9 @@ impl Renewer {
             let first = rand::random_range(0..coordinators.len());
             coordinators.rotate_left(first);
         }
+        // Those first whose CA issued the present one: whoever is evicted takes with it what it issued, and nodes that it
+        // never enrolled should not be among them.
+        coordinators.sort_by_key(|(node, _)| node.as_ref().is_none_or(|node| !self.issued_by(node)));
         let mut known: BTreeSet<SocketAddr> = coordinators.iter().map(|(_, address)| *address).collect();
         for address in resolve_all(&self.seeds).await {
             if known.insert(address) {

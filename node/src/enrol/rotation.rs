@@ -15,8 +15,8 @@ use crate::{
     auth::not_coordinator,
     error::{Fault, Reason},
     identity::{
-        Anchors, IdentityStore, UnixTime,
-        bundle::{Bundle, RootKey, leads_to},
+        Anchors, IdentityStore, UnixTime, Usage,
+        bundle::{Bundle, RootKey, leads_to, leads_to_for},
         pem,
         rotation::{self as files, StepError},
     },
@@ -232,7 +232,8 @@ impl Rotation {
     fn spread(&self, running: &mut Running, now: UnixTime) -> Result<(), RotationError> {
         self.put_in_force(running, 0, now)?;
         let serial = running.serial;
-        self.look(running, now, |member| member.records.node.bundle_serial >= serial);
+        let own = self.identity.current().spiffe().name.clone();
+        self.look(running, now, |node, member| *node == own || member.records.node.bundle_serial >= serial);
         Ok(())
     }
 
@@ -251,8 +252,14 @@ impl Rotation {
         }
         let root = der(&running.new_root)?;
         let cluster = identity.cluster_id().clone();
-        self.look(running, now, |member| {
-            leads_to(&member.records.node.certificate_chain, &cluster, &root, now)
+        let own = &identity.spiffe().name;
+        self.look(running, now, |node, member| {
+            let record = &member.records.node;
+            // With the old root, the keys of tokens that are out would go, too.
+            let signers = record.token_signers.iter().all(|signer| {
+                leads_to_for(&signer.certificate_chain, &cluster, &root, Usage::TokenSigning, now)
+            });
+            signers && (node == own || leads_to(&record.certificate_chain, &cluster, &root, now))
         });
         Ok(())
     }
@@ -278,11 +285,11 @@ impl Rotation {
     }
 
     /// Notes who of the members is `ready`, and who was seen and is not.
-    fn look(&self, running: &mut Running, now: UnixTime, ready: impl Fn(&MemberView) -> bool) {
-        let own = self.identity.current().spiffe().name.clone();
+    fn look(&self, running: &mut Running, now: UnixTime, ready: impl Fn(&NodeId, &MemberView) -> bool) {
         let view = self.view.borrow().clone();
-        for (node, member) in view.members.iter().filter(|(node, _)| **node != own) {
-            if ready(member) {
+        for (node, member) in &view.members {
+            // Nobody waits for a node that must not come back.
+            if member.evicted || ready(node, member) {
                 running.waiting_for.remove(node);
             } else if running.waiting_for.len() < MAX_WAITED_FOR {
                 let seen = match member.state {

@@ -199,7 +199,8 @@ impl Gateway {
     /// The keys that verify access tokens, for those who verify them elsewhere.
     fn jwks(&self) -> Response<Body> {
         let signers = self.parts.router.auth().verifier().signers().all();
-        let keys: Vec<_> = signers.iter().map(|signer| signer.key.jwk()).collect();
+        let signers = signers.iter().filter(|signer| !self.parts.revocations.is_evicted(&signer.issuer.name));
+        let keys: Vec<_> = signers.map(|signer| signer.key.jwk()).collect();
         let mut response = json_answer(StatusCode::OK, &json!({"keys": keys}));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(JWKS_MAX_AGE));
         response

@@ -22,6 +22,7 @@ pub(super) fn log(event: &Event) {
         Event::Evicted => tracing::error!(
             "this node is evicted: the others refuse it until an admin runs `p2pctl cluster readmit` for it"
         ),
+        Event::Readmitted => tracing::warn!("this node is evicted no longer"),
         Event::NotGranted { owner, services } => {
             tracing::warn!(member = %owner, ?services, "services hidden: the owner's certificate does not grant them");
         }

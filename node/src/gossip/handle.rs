@@ -3,7 +3,7 @@
 use super::{
     link::{self, Accepted, Introduction, Link, LinkError},
     metrics::GossipMetrics,
-    revoke::{Answer, Revoke},
+    revoke::{Answer, Enforced, Revoke},
 };
 use crate::{
     error::Fault,
@@ -34,7 +34,7 @@ pub(super) enum Command {
     AnnounceLeaving { done: oneshot::Sender<Result<(), Refusal>> },
     Revoke { what: Revoke, done: Answer },
     Kept { made: Vec<Arc<RevocationSegment>>, waiters: Vec<Answer>, result: Result<(), Fault> },
-    Enforce { peer: NodeId, segments: RevocationSegments, done: oneshot::Sender<u32> },
+    Enforce { peer: NodeId, segments: RevocationSegments, done: oneshot::Sender<Enforced> },
     Leave { done: oneshot::Sender<()> },
     BundleTaken(BundleTaken),
 }

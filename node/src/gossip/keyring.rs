@@ -1,6 +1,9 @@
 //! Cryptography of records, with this node's identity.
 
-use crate::{identity::IdentityStore, schema::sha256};
+use crate::{
+    identity::{IdentityStore, PeerCertificate, Trust, TrustError, bans::Bans, coordinator_of},
+    schema::sha256,
+};
 use bytes::Bytes;
 use p2p_core::record::{Keyring, Signer};
 use rustls_pki_types::UnixTime;
@@ -20,7 +23,8 @@ impl Keyring for NodeKeyring {
     }
 
     fn verify(&self, chain: &[Bytes], message: &[u8], signature: &[u8]) -> Result<Signer, String> {
-        self.verify_at(chain, message, signature, UnixTime::now().as_secs())
+        let trust = self.0.current().trust();
+        signer(trust.verify_signed(chain, message, signature, UnixTime::now()))
     }
 
     fn verify_at(
@@ -32,12 +36,34 @@ impl Keyring for NodeKeyring {
     ) -> Result<Signer, String> {
         let trust = self.0.current().trust();
         let at = UnixTime::since_unix_epoch(Duration::from_secs(unix_s));
-        let certificate =
-            trust.verify_signed(chain, message, signature, at).map_err(|error| error.to_string())?;
-        Ok(Signer {
-            expires_at: i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX),
-            id: certificate.spiffe,
-            grant: certificate.grant,
-        })
+        let verified = match trust.verify_signed(chain, message, signature, at) {
+            // What counts of an evicted coordinator's own words is decided from all words together, the same at every
+            // node in whatever order they come. What its CA issued to others stays out.
+            Err(TrustError::Banned(_)) if names_only_its_holder(chain, trust.bans()) => {
+                let all = Trust::new(trust.cluster_id().clone(), trust.roots().to_vec());
+                all.map_err(|error| error.to_string())?.verify_signed(chain, message, signature, at)
+            }
+            verified => verified,
+        };
+        signer(verified)
     }
+}
+
+fn signer(verified: Result<PeerCertificate, TrustError>) -> Result<Signer, String> {
+    let certificate = verified.map_err(|error| error.to_string())?;
+    Ok(Signer {
+        expires_at: i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX),
+        id: certificate.spiffe,
+        grant: certificate.grant,
+    })
+}
+
+/// Whether every banned node that a chain names is the holder of its leaf.
+fn names_only_its_holder(chain: &[Bytes], bans: &Bans) -> bool {
+    let holder = chain.first().and_then(|leaf| PeerCertificate::parse(leaf).ok());
+    let issuers = chain.iter().skip(1).filter_map(|der| coordinator_of(der));
+    holder.is_some_and(|holder| {
+        let mut banned = issuers.filter(|issuer| bans.contains(issuer));
+        banned.all(|issuer| issuer == holder.spiffe.name)
+    })
 }

@@ -148,7 +148,7 @@ impl GossipMetrics {
             Event::RevocationsRefused { refusal, .. } => self.refused(refusal.reason()),
             Event::NotGranted { .. } => self.refused("not_granted"),
             // Told in the log; the gauge of evicted nodes shows the rest.
-            Event::RevocationsReissued | Event::Evicted => {}
+            Event::RevocationsReissued | Event::Evicted | Event::Readmitted => {}
             Event::Renewed => {
                 self.renewals.inc();
             }

@@ -29,5 +29,5 @@ pub use handle::Gossip;
 pub use keyring::NodeKeyring;
 pub use link::{Accepted, LinkError};
 pub use receipt::Receipt;
-pub use revoke::{Revoke, Revoking};
+pub use revoke::{Enforced, Revoke, Revoking};
 pub use task::{GossipSetup, spawn};

@@ -64,6 +64,10 @@ impl Gossip {
         let mut told = stream::iter(told).buffer_unordered(AT_ONCE);
         while let Some((node, result)) = told.next().await {
             match result {
+                Ok(answer) if !answer.in_force => {
+                    tracing::warn!(peer.id = %node, "a member refused a revocation; its log says why");
+                    receipt.missing.push(node);
+                }
                 Ok(answer) => {
                     receipt.enforced += 1;
                     receipt.connections_closed += answer.connections_closed;

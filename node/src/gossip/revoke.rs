@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Fault, Reason},
     persist::PersistError,
-    revocation::{Keeper, Revocations},
+    revocation::{Keeper, Kept, Revocations},
 };
 use bytes::Bytes;
 use p2p_core::{Moment, NodeId, Role, revocation::MAX_ENTRIES};
@@ -25,14 +25,14 @@ const WAITING_MAX: usize = 8 * MAX_ENTRIES;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What gossip needs to keep revocations.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Revoking {
     /// What is enforced.
     pub table: Arc<Revocations>,
     /// The disk.
     pub keeper: Keeper,
     /// What was on it.
-    pub kept: Vec<RevocationSegment>,
+    pub kept: Kept,
     /// Pause between saves of what has changed.
     pub autosave: Duration,
 }
@@ -51,6 +51,15 @@ pub enum Revoke {
     },
 }
 
+/// What became of segments that were to be enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enforced {
+    /// Whether all of them are in force.
+    pub all: bool,
+    /// How many connections that closed.
+    pub connections_closed: u32,
+}
+
 pub(super) type Answer = oneshot::Sender<Result<Vec<Arc<RevocationSegment>>, Fault>>;
 
 /// What waits, and what is being written.
@@ -63,7 +72,8 @@ pub(super) struct Batches {
     tidy_at: Option<Moment>,
     /// Connections closed since somebody last asked for a receipt.
     closed: usize,
-    receipts: Vec<oneshot::Sender<u32>>,
+    /// Who waits for what, and whether all of it was taken.
+    receipts: Vec<(oneshot::Sender<Enforced>, bool)>,
 }
 
 impl Gossip {
@@ -78,12 +88,12 @@ impl Gossip {
         answer.await.unwrap_or_else(|_stopped| Err(stopped()))
     }
 
-    /// Takes segments that a node sent to be enforced before it is answered. Returns how many connections that closed.
+    /// Takes segments that a node sent to be enforced before it is answered.
     ///
     /// # Errors
     ///
     /// [`Reason::ShuttingDown`].
-    pub async fn enforce(&self, peer: NodeId, segments: RevocationSegments) -> Result<u32, Fault> {
+    pub async fn enforce(&self, peer: NodeId, segments: RevocationSegments) -> Result<Enforced, Fault> {
         let (done, answer) = oneshot::channel();
         self.tell(Command::Enforce { peer, segments, done }).await;
         answer.await.map_err(|_stopped| stopped())
@@ -98,7 +108,8 @@ impl Task {
     /// Takes back what the disk holds. Nothing of it is verified again: only this user writes there.
     pub(super) fn load_revocations(&mut self) {
         let now = unix_ms();
-        let kept = std::mem::take(&mut self.setup.revoking.kept);
+        let Kept { segments: kept, positions, .. } = std::mem::take(&mut self.setup.revoking.kept);
+        self.engine.load_revocation_positions(&positions);
         let mut entries = Vec::new();
         for segment in kept {
             match self.engine.load_revocations(segment, now) {
@@ -146,7 +157,8 @@ impl Task {
             Ok(made) => made,
             Err(refusal) => {
                 let fault = Fault::new(Reason::InvalidArgument, refusal.to_string());
-                return waiters.into_iter().for_each(|done| answer(done, Err(fault.clone())));
+                waiters.into_iter().for_each(|done| answer(done, Err(fault.clone())));
+                return self.write_batch();
             }
         };
         self.batches.closed += self.setup.revoking.table.apply(&entries);
@@ -196,10 +208,10 @@ impl Task {
         &mut self,
         peer: &NodeId,
         segments: RevocationSegments,
-        done: oneshot::Sender<u32>,
+        done: oneshot::Sender<Enforced>,
     ) {
-        self.engine.enforce(self.now(), unix_ms(), peer, segments);
-        self.batches.receipts.push(done);
+        let all = self.engine.enforce(self.now(), unix_ms(), peer, segments);
+        self.batches.receipts.push((done, all));
     }
 
     /// Others' revocations: in force at once, on disk soon.
@@ -224,9 +236,9 @@ impl Task {
         if self.batches.receipts.is_empty() {
             return;
         }
-        let closed = u32::try_from(std::mem::take(&mut self.batches.closed)).unwrap_or(u32::MAX);
-        for done in self.batches.receipts.drain(..) {
-            if done.send(closed).is_err() {
+        let connections_closed = u32::try_from(std::mem::take(&mut self.batches.closed)).unwrap_or(u32::MAX);
+        for (done, all) in self.batches.receipts.drain(..) {
+            if done.send(Enforced { all, connections_closed }).is_err() {
                 tracing::debug!("nobody waits for the receipt any more");
             }
         }
@@ -250,7 +262,12 @@ impl Task {
         if changed || self.batches.dirty {
             self.setup.revoking.table.expire(unix_ms / 1000);
             self.batches.dirty = false;
-            drop(self.setup.revoking.keeper.save(self.engine.revocation_segments()));
+            drop(
+                self.setup
+                    .revoking
+                    .keeper
+                    .save(self.engine.revocation_segments(), self.engine.revocation_positions()),
+            );
         }
     }
 
@@ -261,7 +278,11 @@ impl Task {
 
     /// All of it, on disk, before the end.
     pub(super) async fn save_revocations(&mut self) {
-        let saved = self.setup.revoking.keeper.save(self.engine.revocation_segments());
+        let saved = self
+            .setup
+            .revoking
+            .keeper
+            .save(self.engine.revocation_segments(), self.engine.revocation_positions());
         if saved.await.is_err() {
             tracing::warn!("revocations stay in the journal; the next start reads them there");
         }

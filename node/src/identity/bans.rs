@@ -16,6 +16,11 @@ impl Bans {
         self.0.store(Arc::new(nodes));
     }
 
+    /// The set as it is now: another one after each change.
+    pub fn snapshot(&self) -> Arc<BTreeSet<NodeId>> {
+        self.0.load_full()
+    }
+
     /// Whether the node is evicted.
     pub fn contains(&self, node: &NodeId) -> bool {
         self.0.load().contains(node)

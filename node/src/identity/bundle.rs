@@ -202,15 +202,26 @@ pub fn needs_reissue(identity: &Identity, bundle: &Bundle, now: UnixTime) -> boo
     !leads_to(identity.chain_der(), &bundle.cluster, &bundle.roots[0], now)
 }
 
-/// Whether a chain (leaf first, DER) leads to `root`, its time aside.
+/// Whether a node's chain (leaf first, DER) leads to `root`, its time aside.
 pub fn leads_to<C: AsRef<[u8]>>(
     chain: &[C],
     cluster: &ClusterId,
     root: &CertificateDer<'static>,
     now: UnixTime,
 ) -> bool {
+    leads_to_for(chain, cluster, root, Usage::Server, now)
+}
+
+/// Whether a chain (leaf first, DER) for `usage` leads to `root`, its time aside.
+pub fn leads_to_for<C: AsRef<[u8]>>(
+    chain: &[C],
+    cluster: &ClusterId,
+    root: &CertificateDer<'static>,
+    usage: Usage,
+    now: UnixTime,
+) -> bool {
     let alone = Trust::new(cluster.clone(), vec![root.clone()]);
-    alone.is_ok_and(|trust| match trust.verify(chain, Usage::Server, now) {
+    alone.is_ok_and(|trust| match trust.verify(chain, usage, now) {
         Ok(_) | Err(TrustError::Expired(_) | TrustError::NotYetValid(_)) => true,
         Err(
             TrustError::NoCertificate

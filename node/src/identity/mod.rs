@@ -69,7 +69,7 @@ pub use anchors::{Anchors, AnchorsFile};
 pub use authority::PendingCa;
 pub use bans::Bans;
 pub use bootstrap::{BootstrapPolicy, Created, ensure};
-pub use bundle::{Bundle, needs_reissue};
+pub use bundle::{Bundle, leads_to_for, needs_reissue};
 pub use ca::{Ca, CaError, Issued, LeafRequest, San, Validity, self_signed};
 pub use certificate::{InvalidCertificate, PeerCertificate, ca_key_of, coordinator_of};
 pub use csr::{InvalidCsr, proven_key};

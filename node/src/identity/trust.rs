@@ -176,6 +176,11 @@ impl Trust {
         Ok(Self { cluster, roots, anchors, stand_alone, labels, bans: Bans::default() })
     }
 
+    /// Whom it does not believe.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
+    }
+
     /// The same, but not for whom `bans` shows, now or later.
     pub fn with_bans(self, bans: Bans) -> Self {
         Self { bans, ..self }

@@ -113,6 +113,8 @@ pub struct PeerConnection {
     sender: http2::SendRequest<Body>,
     authority: uri::Authority,
     broken: Broken,
+    /// The coordinators whose CAs issued its certificate.
+    pub(super) issuers: Vec<NodeId>,
 }
 
 /// A call that could not be sent, or broke.
@@ -216,8 +218,8 @@ pub async fn dial(
     }
     let node = certificate.spiffe.node().cloned();
     let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
-    let issuers = chain.iter().skip(1).filter_map(|der| coordinator_of(der)).collect();
-    let live = live.register(Principal::Certificate(certificate.spiffe), issuers);
+    let issuers: Vec<NodeId> = chain.iter().skip(1).filter_map(|der| coordinator_of(der)).collect();
+    let live = live.register(Principal::Certificate(certificate.spiffe), issuers.clone());
     let (expires, broken) = (certificate.not_after, Broken::default());
     let cut = async move {
         let overtime = Duration::from_secs(expires.as_secs()).saturating_add(OVERTIME);
@@ -242,7 +244,7 @@ pub async fn dial(
             tracing::debug!(peer.id = %closed_node, error = error_chain(&error), "peer connection ended");
         }
     });
-    Ok(PeerConnection { node, address, expires, config, sender, authority, broken })
+    Ok(PeerConnection { node, address, expires, config, sender, authority, broken, issuers })
 }
 
 /// An error and its causes in one line.

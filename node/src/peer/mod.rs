@@ -163,7 +163,11 @@ impl PeerPool {
         let dialling = dial(address, present.peer_client_config(), self.revocations.live());
         let result = match tokio::time::timeout(DIAL_TIMEOUT, dialling).await {
             // Asked after it was registered: an eviction in between closes it.
-            Ok(Ok(dialled)) if self.revocations.is_evicted(&dialled.node) => {
+            Ok(Ok(dialled))
+                if std::iter::once(&dialled.node)
+                    .chain(&dialled.issuers)
+                    .any(|node| self.revocations.is_evicted(node)) =>
+            {
                 Err(DialError::Evicted { address, node: dialled.node })
             }
             Ok(result) => result.map(|connection| connection.until(present.not_after())),

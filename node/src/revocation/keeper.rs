@@ -5,7 +5,7 @@ use crate::{
     persist::{Journal, Loaded, PersistError, StateDirectory, StateFile},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use p2p_proto::v1::RevocationSegment;
+use p2p_proto::v1::{RevocationPositions, RevocationSegment};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -22,6 +22,9 @@ const QUEUE: usize = 256;
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Blacklist {
     segments: Vec<String>,
+    /// Which numbers of every log were seen, an encoded `RevocationPositions`, base64.
+    #[serde(default)]
+    positions: String,
 }
 
 /// What was on disk.
@@ -29,13 +32,15 @@ struct Blacklist {
 pub struct Kept {
     /// Segments that this node had verified before.
     pub segments: Vec<RevocationSegment>,
+    /// Which numbers it had seen.
+    pub positions: RevocationPositions,
     /// Whether something was damaged, so that revocations may be missing.
     pub damaged: bool,
 }
 
 enum Order {
     Append(Vec<Arc<RevocationSegment>>, Option<oneshot::Sender<Result<(), PersistError>>>),
-    Save(Vec<Arc<RevocationSegment>>, Option<oneshot::Sender<Result<(), PersistError>>>),
+    Save(Vec<Arc<RevocationSegment>>, RevocationPositions, Option<oneshot::Sender<Result<(), PersistError>>>),
 }
 
 /// The thread that owns the two files. It ends with the last handle.
@@ -53,7 +58,13 @@ impl Keeper {
     pub fn open(directory: &StateDirectory, name: &FileName) -> Result<(Self, Kept), PersistError> {
         let (file, loaded) = StateFile::<Blacklist>::load(directory, name.as_str())?;
         let mut kept = Kept { damaged: matches!(loaded, Loaded::Corrupt { .. }), ..Kept::default() };
-        for text in loaded.ok().unwrap_or_default().segments {
+        let blacklist = loaded.ok().unwrap_or_default();
+        let positions = BASE64_STANDARD.decode(&blacklist.positions).ok();
+        match positions.and_then(|bytes| RevocationPositions::decode(bytes.as_slice()).ok()) {
+            Some(positions) => kept.positions = positions,
+            None => kept.damaged = true,
+        }
+        for text in blacklist.segments {
             kept.add(BASE64_STANDARD.decode(text).ok());
         }
         let journal_name = PathBuf::from(format!("{}.journal", name.as_str()));
@@ -81,10 +92,14 @@ impl Keeper {
         self.order(Order::Append(segments, None));
     }
 
-    /// Replaces all that is kept by `all`, which contains whatever was given to be kept before.
-    pub fn save(&self, all: Vec<Arc<RevocationSegment>>) -> oneshot::Receiver<Result<(), PersistError>> {
+    /// Replaces all that is kept by `all`, which contains whatever was given to be kept before, and `positions`.
+    pub fn save(
+        &self,
+        all: Vec<Arc<RevocationSegment>>,
+        positions: RevocationPositions,
+    ) -> oneshot::Receiver<Result<(), PersistError>> {
         let (done, answer) = oneshot::channel();
-        self.order(Order::Save(all, Some(done)));
+        self.order(Order::Save(all, positions, Some(done)));
         answer
     }
 
@@ -115,7 +130,7 @@ impl Files {
         while let Ok(order) = queue.recv() {
             let (result, done) = match order {
                 Order::Append(segments, done) => (self.append(&segments), done),
-                Order::Save(segments, done) => (self.save(&segments), done),
+                Order::Save(segments, positions, done) => (self.save(&segments, &positions), done),
             };
             if let Err(error) = &result {
                 tracing::error!(%error, "revocations could not be kept on disk");
@@ -132,9 +147,15 @@ impl Files {
         self.journal.append(encoded.iter().map(Vec::as_slice))
     }
 
-    fn save(&mut self, segments: &[Arc<RevocationSegment>]) -> Result<(), PersistError> {
+    fn save(
+        &mut self,
+        segments: &[Arc<RevocationSegment>],
+        positions: &RevocationPositions,
+    ) -> Result<(), PersistError> {
         let encode = |segment: &Arc<RevocationSegment>| BASE64_STANDARD.encode(segment.encode_to_vec());
-        self.file.save(&Blacklist { segments: segments.iter().map(encode).collect() })?;
+        let segments = segments.iter().map(encode).collect();
+        self.file
+            .save(&Blacklist { segments, positions: BASE64_STANDARD.encode(positions.encode_to_vec()) })?;
         self.journal.clear()
     }
 }
@@ -165,7 +186,11 @@ mod tests {
         keeper.keep_later(vec![segment("c")]);
         keeper.keep(vec![]).await.expect("answered").expect("kept");
         assert_eq!(bodies(&open(&directory).1), [b"a", b"b", b"c"]);
-        keeper.save(vec![segment("abc")]).await.expect("answered").expect("saved");
+        keeper
+            .save(vec![segment("abc")], RevocationPositions::default())
+            .await
+            .expect("answered")
+            .expect("saved");
         keeper.keep(vec![segment("d")]).await.expect("answered").expect("kept");
         assert_eq!(bodies(&open(&directory).1), [b"abc".as_slice(), b"d"]);
     }

@@ -32,6 +32,12 @@ pub(super) async fn evict(
     }
     let already = parts.revocations.is_evicted(&node);
     let receipt = say(parts, &node, false).await?;
+    if !parts.revocations.is_evicted(&node) {
+        return Err(Fault::new(
+            Reason::Precondition,
+            format!("{} cannot evict {node}: it is evicted itself", parts.facts.node),
+        ));
+    }
     tracing::warn!(member = %node, %by, enforced = receipt.enforced, nodes = receipt.nodes, "node evicted");
     Ok(EvictResponse {
         nodes: receipt.nodes,
@@ -68,7 +74,7 @@ async fn say(parts: &Parts, node: &NodeId, readmit: bool) -> Result<Receipt, Fau
     let segments = parts.gossip.revoke(Revoke::Node { node: node.clone(), readmit }).await?;
     // What that closed here; nothing else is enforced.
     let closed = parts.gossip.enforce(parts.facts.node.clone(), RevocationSegments::default()).await?;
-    Ok(parts.gossip.enforce_everywhere(&segments, node, closed).await)
+    Ok(parts.gossip.enforce_everywhere(&segments, node, closed.connections_closed).await)
 }
 
 fn node_id(text: &str) -> Result<NodeId, Fault> {

@@ -28,7 +28,10 @@ impl GossipService for GossipFrames {
         let peer = caller.connection.principal.node().cloned();
         let peer = peer.ok_or_else(|| Status::permission_denied("gossip takes a node's own certificate"))?;
         let enforced = self.0.enforce(peer, request.into_inner()).await;
-        let closed = enforced.map_err(|fault| fault.to_status())?;
-        Ok(Response::new(EnforceReceipt { connections_closed: closed }))
+        let enforced = enforced.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(EnforceReceipt {
+            connections_closed: enforced.connections_closed,
+            in_force: enforced.all,
+        }))
     }
 }

@@ -30,7 +30,7 @@ pub use system::NodeFacts;
 use crate::{
     auth::{Caller, not_coordinator},
     enrol::{Enrolment, Rotation},
-    error::Fault,
+    error::{Fault, Reason},
     gossip::Gossip,
     registry::{LocalService, ServiceError},
     revocation::Revocations,
@@ -128,6 +128,12 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
 /// Refuses what only coordinators do, and says where they are.
 fn coordinator_only(parts: &Parts) -> Result<(), Fault> {
     let facts = &parts.facts;
+    if parts.revocations.is_evicted(&facts.node) {
+        return Err(Fault::new(
+            Reason::Precondition,
+            format!("{} is evicted: nobody heeds what it says; ask another coordinator", facts.node),
+        ));
+    }
     if facts.role == Role::Coordinator {
         return Ok(());
     }

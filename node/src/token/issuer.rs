@@ -2,7 +2,10 @@
 
 use super::{TYPE, claims::Claims, key::VerifyingKey, signers::Chain, verifier::Verifier};
 use crate::{
-    identity::{Ca, CaError, Identity, IdentityStore, LeafRequest, UnixTime, Usage, Validity},
+    identity::{
+        Ca, CaError, Identity, IdentityStore, LeafRequest, PeerCertificate, UnixTime, Usage, Validity,
+        leads_to_for, pem,
+    },
     persist::PersistError,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -54,6 +57,36 @@ pub struct StoredSigner {
     chain: Vec<String>,
     /// Unix seconds.
     created_at: u64,
+}
+
+impl StoredSigner {
+    /// The same key, certified for the same time by `ca`; `None` if it is so already, or cannot be.
+    fn certified_anew(&self, ca: &Ca, identity: &Identity, now: UnixTime) -> Option<Self> {
+        let decode = |der: &String| STANDARD.decode(der).ok();
+        let chain: Chain = self.chain.iter().map(decode).collect::<Option<_>>()?;
+        let (leaf, above) = chain.split_first()?;
+        let cluster = identity.cluster_id();
+        let by_ca = match ca.chain() {
+            [] => {
+                let root = pem::certificates(ca.cert_pem().as_bytes()).ok()?.swap_remove(0);
+                leads_to_for(&chain, cluster, &root, Usage::TokenSigning, now)
+            }
+            tail => above.iter().map(Vec::as_slice).eq(tail.iter().map(|der| der.as_ref())),
+        };
+        if by_ca {
+            return None;
+        }
+        let certificate = PeerCertificate::parse(leaf).ok()?;
+        let request = LeafRequest {
+            spiffe: certificate.spiffe,
+            sans: Vec::new(),
+            grant: None,
+            validity: Validity { not_before: certificate.not_before, not_after: certificate.not_after },
+        };
+        let leaf = ca.certify(&request, &certificate.public_key).ok()?;
+        let chain = std::iter::once(&leaf).chain(ca.chain()).map(|der| STANDARD.encode(der)).collect();
+        Some(Self { key: self.key.clone(), chain, created_at: self.created_at })
+    }
 }
 
 impl fmt::Debug for StoredSigner {
@@ -206,10 +239,14 @@ impl Issuer {
             false => keys.iter().map(|key| key.stored.clone()).collect(),
         };
         let known = keys.len();
+        let (stored, mut changed) = self.certified_by_our_ca(stored, &identity, now);
         let mut read: Vec<_> =
             stored.into_iter().filter_map(|stored| SigningKey::read(stored, &identity, now)).collect();
         read.sort_by_key(|key| key.stored.created_at);
-        let mut changed = read.len() != known;
+        changed |= read.len() != known;
+        if changed && !read.is_empty() {
+            self.keeper.keep_signers(read.iter().map(|key| key.stored.clone()).collect())?;
+        }
         if read.last().is_none_or(|newest| newest.is_due(now.as_secs())) {
             match self.make(&identity, now) {
                 Ok(key) => {
@@ -230,6 +267,28 @@ impl Issuer {
         drop(keys);
         self.verifier.signers().restore(&chains, &identity.trust(), now);
         Ok(changed)
+    }
+
+    /// The keys with certificates of the CA that this coordinator has now: after a rotation of the root, or of our own
+    /// CA, the ones before would be believed no longer, and with them the tokens that are out. Tells whether any changed.
+    fn certified_by_our_ca(
+        &self,
+        stored: Vec<StoredSigner>,
+        identity: &Identity,
+        now: UnixTime,
+    ) -> (Vec<StoredSigner>, bool) {
+        let files = self.identity.files();
+        let Ok(ca) = Ca::load(&files.ca_cert, &files.ca_key) else { return (stored, false) };
+        let mut changed = false;
+        let certified = stored.into_iter().map(|signer| match signer.certified_anew(&ca, identity, now) {
+            Some(anew) => {
+                changed = true;
+                tracing::info!("a token signer has a new certificate: the CA has changed");
+                anew
+            }
+            None => signer,
+        });
+        (certified.collect(), changed)
     }
 
     /// A new key with its certificate.

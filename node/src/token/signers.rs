@@ -53,6 +53,8 @@ struct Learning {
     trust: Option<Arc<Trust>>,
     /// Chains that did not prove anything, so that they are looked at, told and counted once.
     refused: BTreeSet<[u8; 32]>,
+    /// Who was evicted when they were.
+    bans: Option<Arc<BTreeSet<NodeId>>>,
 }
 
 /// All keys that verify tokens here.
@@ -114,10 +116,13 @@ impl Signers {
         let before = self.known.load();
         let mut known = HashMap::clone(&before);
         known.retain(|_, signer| now.as_secs() <= signer.not_after);
-        if !learning.trust.as_ref().is_some_and(|proven| Arc::ptr_eq(proven, trust)) {
+        let bans = trust.bans().snapshot();
+        let same_bans = learning.bans.as_ref().is_some_and(|known| Arc::ptr_eq(known, &bans));
+        if !same_bans || !learning.trust.as_ref().is_some_and(|proven| Arc::ptr_eq(proven, trust)) {
             known.retain(|_, signer| prove(&signer.chain, None, trust, now).is_ok());
             learning.refused.clear();
             learning.trust = Some(trust.clone());
+            learning.bans = Some(bans);
         }
         let mut changed = known.len() != before.len();
         for (publisher, chain) in offers {

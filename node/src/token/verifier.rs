@@ -150,11 +150,11 @@ impl Verifier {
         if header.typ.as_deref() != Some(TYPE) {
             return Err(TokenRefusal::Type);
         }
-        // What a key is called decides nothing but which key is looked up; it is never a path, URL or query.
-        let kid = header.kid.ok_or(TokenRefusal::UnknownKey)?;
         if !matches!(&*header.alg, "EdDSA" | "ES256") {
             return Err(TokenRefusal::Algorithm);
         }
+        // What a key is called decides nothing but which key is looked up; it is never a path, URL or query.
+        let kid = header.kid.ok_or(TokenRefusal::UnknownKey)?;
         let signer = self.signers.find(&kid, now).ok_or(TokenRefusal::UnknownKey)?;
         if !signer.key.is_for(&header.alg) {
             return Err(TokenRefusal::Algorithm);

@@ -62,6 +62,8 @@ pub enum Event {
     RevocationsReissued,
     /// This very node is evicted.
     Evicted,
+    /// This very node is evicted no longer.
+    Readmitted,
     /// An owner publishes services that its certificate does not grant; they are not shown.
     NotGranted {
         /// Who.

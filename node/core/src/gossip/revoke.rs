@@ -81,6 +81,16 @@ impl Engine {
         self.revocations.entries()
     }
 
+    /// What this node has seen of every log, for its disk.
+    pub fn revocation_positions(&self) -> RevocationPositions {
+        self.revocations.positions(false)
+    }
+
+    /// Takes back what [`Self::revocation_positions`] said; before the segments.
+    pub fn load_revocation_positions(&mut self, positions: &RevocationPositions) {
+        self.revocations.load_positions(positions);
+    }
+
     /// Takes back a segment that this node had verified and kept on its disk. Returns what it revokes.
     pub fn load_revocations(
         &mut self,
@@ -146,12 +156,20 @@ impl Engine {
         changed
     }
 
-    /// Takes segments that must be in force when this returns; used for evictions, which wait for it.
-    pub fn enforce(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segments: RevocationSegments) {
+    /// Takes segments that must be in force when this returns; used for evictions, which wait for it. Returns whether
+    /// all are.
+    pub fn enforce(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        peer: &NodeId,
+        segments: RevocationSegments,
+    ) -> bool {
         self.spread.refusing = false;
         for segment in segments.segments {
             self.merge_revocations(now, unix_ms, peer, segment);
         }
+        !self.spread.refusing
     }
 
     pub(super) fn receive_revocations(
@@ -161,16 +179,18 @@ impl Engine {
         peer: &NodeId,
         segments: RevocationSegments,
     ) {
-        self.enforce(now, unix_ms, peer, segments);
         // Who is told what we hold sends what we lack: after a refusal that would go round and round.
-        if !self.spread.refusing {
+        if self.enforce(now, unix_ms, peer, segments) {
             self.send_positions(peer, false);
         }
     }
 
     fn merge_revocations(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segment: RevocationSegment) {
         // Before the merge, which may replace what was signed here by what was signed under the same numbers elsewhere.
-        if self.revocations.contradicts(&self.own().node, &segment) {
+        // And only for what this coordinator has signed itself: anybody can send nonsense in its name.
+        if self.revocations.contradicts(&self.own().node, &segment)
+            && self.revocations.is_genuine(&segment, unix_ms / 1000, self.keyring.as_ref())
+        {
             self.reissue(now, unix_ms);
         }
         let shared_hash = self.keyring.digest(&segment.signature);
@@ -228,7 +248,8 @@ impl Engine {
     }
 
     fn apply_bans(&mut self, signer: &NodeId, entries: &[Revocation]) {
-        let mut changed = false;
+        let own = self.own().node.clone();
+        let (mut changed, before) = (false, self.is_banned(&own));
         for entry in entries {
             if let Some(What::Node(eviction)) = &entry.what {
                 changed |= self.bans.apply(signer, eviction);
@@ -238,8 +259,10 @@ impl Engine {
             return;
         }
         let banned: BTreeSet<NodeId> = self.bans.banned().clone();
-        if banned.contains(&self.own().node) {
-            self.note(Event::Evicted);
+        match (before, banned.contains(&own)) {
+            (false, true) => self.note(Event::Evicted),
+            (true, false) => self.note(Event::Readmitted),
+            (false, false) | (true, true) => {}
         }
         self.act(Effect::Banned(banned));
     }

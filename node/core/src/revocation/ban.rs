@@ -27,6 +27,10 @@ impl Bans {
     /// Takes what `signer` says of a node. Returns whether the set of the banned changed.
     pub fn apply(&mut self, signer: &NodeId, eviction: &NodeEviction) -> bool {
         let Ok(node) = eviction.node_id.parse::<NodeId>() else { return false };
+        // Nobody has a say in their own case.
+        if node == *signer {
+            return false;
+        }
         let ban = Ban { counter: eviction.counter, readmitted: eviction.readmitted };
         let by = self.said.entry(node).or_default();
         let rank = |ban: &Ban| (ban.counter, !ban.readmitted);
@@ -48,7 +52,7 @@ impl Bans {
     /// The counter that overrules everything said of `node` so far.
     pub fn next_counter(&self, node: &NodeId) -> u64 {
         let said = self.said.get(node).into_iter().flat_map(BTreeMap::values);
-        said.map(|ban| ban.counter).max().unwrap_or(0) + 1
+        said.map(|ban| ban.counter).max().unwrap_or(0).saturating_add(1)
     }
 
     /// Whether a newer word of the same coordinator makes this one void.

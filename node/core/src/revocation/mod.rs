@@ -54,6 +54,8 @@ pub const MAX_SIGNERS: usize = 256;
 pub const MAX_TOKEN_ID_BYTES: usize = 128;
 /// Longest subject, in bytes.
 pub const MAX_SUBJECT_BYTES: usize = 256;
+/// Highest counter of an eviction or readmission: nobody gets there by counting, and nobody may end the counting.
+pub const MAX_COUNTER: u64 = 1 << 32;
 /// How far ahead of our clock a segment may have been signed.
 pub const MAX_SKEW: Duration = Duration::from_secs(5 * 60);
 /// How long a revocation is kept beyond the end of what it forbids.

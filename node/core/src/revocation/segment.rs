@@ -1,7 +1,8 @@
 //! One signed run of a coordinator's log.
 
 use super::{
-    MAX_BODY_BYTES, MAX_ENTRIES, MAX_SKEW, MAX_SUBJECT_BYTES, MAX_TOKEN_ID_BYTES, SIGNATURE_CONTEXT,
+    MAX_BODY_BYTES, MAX_COUNTER, MAX_ENTRIES, MAX_SKEW, MAX_SUBJECT_BYTES, MAX_TOKEN_ID_BYTES,
+    SIGNATURE_CONTEXT,
 };
 use crate::{ClusterId, Epoch, NodeId, Role, record::Keyring};
 use bytes::Bytes;
@@ -166,6 +167,7 @@ fn check_entry(entry: &Revocation) -> Result<(), SegmentRefusal> {
         Some(What::Node(node)) if node.node_id.parse::<NodeId>().is_err() => {
             Err(SegmentRefusal::Malformed("node id"))
         }
+        Some(What::Node(node)) if node.counter > MAX_COUNTER => Err(SegmentRefusal::Malformed("counter")),
         Some(What::Token(_) | What::Subject(_) | What::Node(_)) | None => Ok(()),
     }
 }

@@ -69,6 +69,23 @@ impl Segments {
         Ok(Some((heading, entries)))
     }
 
+    /// Whether the coordinator that the segment names has signed it.
+    pub fn is_genuine(&self, segment: &RevocationSegment, unix_s: u64, keyring: &dyn Keyring) -> bool {
+        let heading = read(segment, &self.cluster).map(|(heading, _)| heading);
+        heading.is_ok_and(|heading| verify(segment, &heading, unix_s, keyring).is_ok())
+    }
+
+    /// Takes back the numbers that this node had seen: what has expired is on no disk, and must not be numbered again.
+    pub fn load_positions(&mut self, positions: &RevocationPositions) {
+        for log in &positions.logs {
+            let Ok(signer) = log.signer.parse::<NodeId>() else { continue };
+            let covered = &mut self.logs.entry((signer, log.log)).or_default().covered;
+            for range in log.held.iter().filter(|range| range.first <= range.last) {
+                covered.add(range.first, range.last);
+            }
+        }
+    }
+
     /// Takes back what this node has verified before and kept on its disk.
     pub fn load(
         &mut self,
@@ -76,7 +93,8 @@ impl Segments {
         unix_s: u64,
     ) -> Result<Option<Vec<Revocation>>, SegmentRefusal> {
         let (heading, entries) = read(&segment, &self.cluster)?;
-        if self.knows(&heading) {
+        let log = self.logs.get(&(heading.signer.clone(), heading.log));
+        if log.is_some_and(|log| log.held.contains_key(&(heading.first, heading.last))) {
             return Ok(None);
         }
         self.check_room(&heading, entries.len())?;

@@ -217,6 +217,15 @@ fn malformed_segments_are_refused_and_change_nothing() {
         (entry(What::Token(String::new())), "malformed"),
         (entry(What::Token("x".repeat(129))), "malformed"),
         (entry(What::Subject(subject)), "malformed"),
+        (
+            entry(What::Node(NodeEviction {
+                node_id: "x".into(),
+                counter: u64::MAX,
+                readmitted: true,
+                at: 0,
+            })),
+            "malformed",
+        ),
         (entry(What::Node(NodeEviction { node_id: "../x".into(), ..NodeEviction::default() })), "malformed"),
     ];
     for (body, reason) in bad {
@@ -261,6 +270,22 @@ fn numbers_used_twice_are_noticed_and_signed_anew() {
         [RevocationRange { first: 1, last: 2 }],
         "it goes on in the new log"
     );
+}
+
+#[test]
+fn numbers_of_what_has_expired_are_not_used_again_after_a_restart() {
+    let mut store = store();
+    append(&mut store, "c", vec![token("long", 0)]);
+    append(&mut store, "c", vec![token("short", NOW + 5)]);
+    store.expire(NOW + 3600);
+    let (kept, positions) = (store.iter().cloned().collect::<Vec<_>>(), store.positions(false));
+    let mut restarted = self::store();
+    restarted.load_positions(&positions);
+    for segment in kept {
+        restarted.load((*segment).clone(), NOW + 3600).expect("its own").expect("kept");
+    }
+    append(&mut restarted, "c", vec![token("next", 0)]);
+    assert_eq!(restarted.positions(false).logs[0].held, [RevocationRange { first: 1, last: 3 }]);
 }
 
 #[test]
@@ -400,6 +425,8 @@ fn a_stolen_coordinator_stops_counting_once_it_is_evicted_itself() {
     // c1 is stolen and evicts c2 and c3; c0 evicts c1, and with it what c1 said.
     assert_eq!(banned(&[(1, 2, 1, false), (1, 3, 1, false)]), ["c2", "c3"]);
     assert_eq!(banned(&[(1, 2, 1, false), (1, 3, 1, false), (0, 1, 1, false)]), ["c1"]);
+    // Nobody speaks for itself.
+    assert_eq!(banned(&[(1, 1, 9, true), (0, 1, 1, false)]), ["c1"]);
     // Two that evict each other are banned both; a third that both respect decides.
     assert_eq!(banned(&[(0, 1, 1, false), (1, 0, 1, false)]), ["c0", "c1"]);
     assert_eq!(banned(&[(0, 1, 1, false), (1, 0, 1, false), (2, 1, 1, false)]), ["c1"]);

@@ -11,7 +11,11 @@ use crate::{
 use clap::Args;
 use p2p_client::Connection;
 use p2p_core::Subject;
-use p2p_proto::v1::{RevocationInfo, RevokeSubject, RevokeTokenRequest, revoke_token_request::What};
+use p2p_proto::{
+    Timestamp,
+    v1::{RevocationInfo, RevokeSubject, RevokeTokenRequest, revoke_token_request::What},
+};
+use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Takes access tokens back, everywhere and for good
@@ -35,14 +39,28 @@ pub(crate) struct RevokeArgs {
     #[arg(long, value_name = "NAME")]
     subject: Option<Subject>,
     /// All that will be issued before then, too: a time as in 2026-12-24T18:00:00Z, or one from now, as in 2h
-    #[arg(long, value_name = "TIME", requires = "subject", value_parser = before)]
+    #[arg(long, value_name = "TIME", requires = "subject", conflicts_with = "jti", value_parser = before)]
     before: Option<i64>,
+}
+
+/// What scripts see.
+#[derive(Serialize)]
+struct Revoked<'a> {
+    what: &'a str,
+    name: &'a str,
+    before: Option<String>,
+    expires_at: Option<String>,
+}
+
+fn time(at: &Option<Timestamp>) -> Option<String> {
+    at.as_ref().map(|at| rfc3339(at.seconds))
 }
 
 /// Unix seconds.
 fn before(text: &str) -> Result<i64, String> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(time.unix_timestamp());
+        let time = time.unix_timestamp();
+        return if time > unix_now() { Ok(time) } else { Err("it must lie ahead".to_owned()) };
     }
     let ahead = p2p_node::config::parse_duration(text)
         .map_err(|_| "write a time as in 2026-12-24T18:00:00Z, or how far ahead, as in 2h".to_owned())?;
@@ -54,7 +72,13 @@ pub(crate) async fn run(args: &RevokeArgs, session: &Session<'_>, output: &Outpu
     let request = RevokeTokenRequest { what: Some(what(args, session)?) };
     let revoke = async |connection: &Connection| connection.revoke_token(request.clone()).await;
     let info = session.at_coordinator_without_token(output, revoke).await?;
-    output.object("Revocation", &info, |_| sentence(&info, unix_now()))?;
+    let body = Revoked {
+        what: &info.kind,
+        name: &info.name,
+        before: time(&info.before),
+        expires_at: time(&info.expires_at),
+    };
+    output.object("Revocation", &body, |_| sentence(&info, unix_now()))?;
     Ok(Exit::Success)
 }
 
@@ -93,14 +117,13 @@ pub(super) fn rfc3339(unix_s: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2p_proto::Timestamp;
 
     #[test]
     fn a_time_is_a_date_or_a_distance() {
-        assert_eq!(before("2026-12-24T18:00:00Z"), Ok(1_798_135_200));
+        assert_eq!(before("2126-12-24T18:00:00Z"), Ok(4_953_808_800));
         let hour = before("1h").expect("a distance") - unix_now();
         assert!((3_599..=3_601).contains(&hour), "{hour}");
-        for bad in ["", "yesterday", "2026-12-24", "-1h"] {
+        for bad in ["", "yesterday", "2026-12-24", "-1h", "2020-01-01T00:00:00Z"] {
             assert!(before(bad).is_err(), "{bad:?}");
         }
     }
