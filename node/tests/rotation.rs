@@ -4,7 +4,8 @@ mod support;
 
 use p2p_node::identity::{Ca, UnixTime, Validity};
 use p2p_proto::v1::{
-    CreateJoinTokenRequest, MemberState, RotateCaAction, RotateCaRequest, RotateCaStatus, RotationStep,
+    CreateJoinTokenRequest, IssueTokenRequest, MemberState, RotateCaAction, RotateCaRequest, RotateCaStatus,
+    RotationStep, VerifyTokenRequest, auth_service_client::AuthServiceClient,
     enrollment_service_client::EnrollmentServiceClient,
 };
 use std::fs;
@@ -38,12 +39,16 @@ async fn every_member_comes_to_trust_the_new_root_also_one_that_was_away() {
     let certificates = Certificates::new(&["c1:coordinator", "w1:worker", "w2:worker"]);
     let c1 = start(&certificates, "c1", &[]).await;
     let seed = c1.address.to_string();
-    let _w1 = start(&certificates, "w1", &[&seed]).await;
+    let w1 = start(&certificates, "w1", &[&seed]).await;
     let mut w2 = start(&certificates, "w2", &[&seed]).await;
     let admin = certificates.client(&c1, "admin").await;
     for node in ["w1", "w2"] {
         admin.awaits_state(node, MemberState::Alive).await;
     }
+    let issue =
+        IssueTokenRequest { subject: "ci".to_owned(), scope: vec!["demo.*".to_owned()], ttl_seconds: 3600 };
+    let issued = AuthServiceClient::new(admin.channel.clone()).issue_token(issue).await.expect("issued");
+    let token = issued.into_inner().token;
     w2.signal(rustix::process::Signal::KILL);
     w2.ends().await;
     admin.awaits_state("w2", MemberState::Down).await;
@@ -64,7 +69,7 @@ async fn every_member_comes_to_trust_the_new_root_also_one_that_was_away() {
 
     // Back, it learns of the bundle; the new root issues, every node gets a certificate below it, and the old one is
     // dropped, all by themselves.
-    let _w2 = start(&certificates, "w2", &[&seed]).await;
+    let w2 = start(&certificates, "w2", &[&seed]).await;
     eventually("the rotation to be done", async || {
         let status = rotate(&admin, RotateCaAction::GoOn, &[]).await.map_err(|status| status.to_string())?;
         if status.step() == RotationStep::Done { Ok(()) } else { Err(format!("{status:?}")) }
@@ -85,6 +90,17 @@ async fn every_member_comes_to_trust_the_new_root_also_one_that_was_away() {
     let again = Client::connect(c1.address, &new_roots, Some(certificates.pair("root"))).await;
     for node in ["w1", "w2"] {
         again.awaits_state(node, MemberState::Alive).await;
+    }
+    // Nor a token that was out: its key has a certificate below the new root.
+    for node in [&c1, &w1, &w2] {
+        let client = Client::connect(node.address, &new_roots, Some(certificates.pair("root"))).await;
+        eventually("the token to be accepted", async || {
+            let request = VerifyTokenRequest { token: token.clone() };
+            let answer = AuthServiceClient::new(client.channel.clone()).verify_token(request).await;
+            let verdict = answer.map_err(|status| status.to_string())?.into_inner();
+            if verdict.accepted { Ok(()) } else { Err(verdict.message) }
+        })
+        .await;
     }
 }
 

@@ -111,8 +111,15 @@ pub(super) async fn serve(
             let acceptor = TlsAcceptor::from(identity.current().server_config());
             let handshake = tokio::time::timeout(server.limits.handshake, async {
                 expect_tls(&mut tcp).await?;
-                let accepted = acceptor.accept(tcp).await;
-                accepted.map_err(|error| Refusal::Handshake(explain::handshake(&error)))
+                match acceptor.accept(tcp).into_fallible().await {
+                    Ok(tls) => Ok(tls),
+                    Err((error, mut tcp)) => {
+                        // The alert says why; a connection that is reset would take it along.
+                        tcp.shutdown().await?;
+                        linger(&mut tcp).await;
+                        Err(Refusal::Handshake(explain::handshake(&error)))
+                    }
+                }
             });
             // Who has not finished its handshake when the node drains has nothing in flight.
             let tls = tokio::select! {

@@ -24,7 +24,7 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tonic::body::Body;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +32,11 @@ struct HttpLabels {
     path: &'static str,
     status: u16,
 }
+
+/// Largest body of a refused HTTP request that is read before it is answered, in bytes.
+const DRAINED_MAX: usize = 64 * 1024;
+/// Longest that takes.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What every request passes through.
 #[derive(Debug)]
@@ -106,12 +111,21 @@ impl Stack {
         let class = resolved.as_ref().map_or(RateClass::Default, |endpoint| endpoint.class());
         let path = resolved.as_ref().map_or("other", |endpoint| endpoint.path());
         let head = request.method() == Method::HEAD;
-        let answer = async {
-            let caller = self.enter(&connection, class, &mut request)?;
+        let entered = self.enter(&connection, class, &mut request).and_then(|caller| {
             let endpoint = resolved?;
             // authorize
             let access = self.gateway.access(endpoint);
             self.auth().authorize(&caller, access, endpoint.method(), endpoint.path())?;
+            Ok((caller, endpoint))
+        });
+        let answer = async {
+            let (caller, endpoint) = match entered {
+                Ok(entered) => entered,
+                Err(fault) => {
+                    drain(request.into_body()).await;
+                    return Err(fault);
+                }
+            };
             // route
             let deadline = tokio::time::Instant::now().checked_add(self.router.default_timeout());
             within(deadline, self.gateway.answer(endpoint, &caller, request)).await?
@@ -147,6 +161,16 @@ impl Stack {
 
     fn registry(&self) -> &Registry {
         self.router.registry()
+    }
+}
+
+/// Reads a small body that nobody wants. An answer that comes before the request has ended resets its stream, and some
+/// clients (curl among them) then show an error in place of the answer.
+async fn drain(body: Body) {
+    let small = http_body_util::Limited::new(body, DRAINED_MAX);
+    let read = http_body_util::BodyExt::collect(small);
+    if tokio::time::timeout(DRAIN_TIMEOUT, read).await.is_err() {
+        tracing::debug!("the body of a refused request did not end");
     }
 }
 

@@ -14,8 +14,10 @@ use p2p_node::{
 };
 use p2p_proto::v1::{
     GossipFrame, GossipMessage, Idempotency, MemberState, NodeEviction, NodeRecord, OwnerState, OwnerStates,
-    Revocation, RevocationSegments, ServiceMethod, ServiceRecord, ServiceState, StatesRequest, StreamingKind,
-    TokenSigner, gossip_message::Kind, gossip_service_client::GossipServiceClient, revocation::What,
+    Revocation, RevocationBody, RevocationPositions, RevocationSegments, RevokeTokenRequest, ServiceMethod,
+    ServiceRecord, ServiceState, StatesRequest, StreamingKind, TokenSigner,
+    auth_service_client::AuthServiceClient, gossip_message::Kind, gossip_service_client::GossipServiceClient,
+    revocation::What, revoke_token_request::What as Asked,
 };
 use prost::Message as _;
 use std::sync::Arc;
@@ -274,20 +276,44 @@ async fn a_stolen_worker_cannot_revoke_or_evict_anybody() {
     let (_sender, _answers) = liar.gossip(&node, frames).await.expect("a stream");
     observer.awaits_sample(&refused("signer"), 2.0).await;
 
-    // Nor by the call that evictions use.
+    // Nor under numbers that the coordinator has used itself: it must not make it sign everything anew.
+    let mut admin_acts = AuthServiceClient::new(certificates.client(&node, "admin").await.channel);
+    let revoked = RevokeTokenRequest { what: Some(Asked::Jti("some-jti".to_owned())) };
+    admin_acts.revoke_token(revoked).await.expect("revoked");
+    let question = Kind::RevocationPositions(RevocationPositions { logs: Vec::new(), reply_wanted: true });
+    let (_sender, mut answers) = liar.gossip(&node, vec![liar.hello(), question]).await.expect("a stream");
+    let mut genuine = loop {
+        let frame = answers.message().await.expect("no error").expect("more");
+        let message = GossipMessage::decode(&*frame.payload).expect("a message");
+        if let Some(Kind::Revocations(told)) = message.kind {
+            break told.segments[0].clone();
+        }
+    };
+    let mut body = RevocationBody::decode(&*genuine.body).expect("a body");
+    (body.entries, body.issued_at) = (Vec::new(), body.issued_at + 1);
+    genuine.body = body.encode_to_vec().into();
     let worker = certificates.client(&node, "w9").await;
+    for _ in 0..3 {
+        let nonsense = RevocationSegments { segments: vec![genuine.clone()] };
+        let receipt =
+            GossipServiceClient::new(worker.channel.clone()).enforce(nonsense).await.expect("heard");
+        assert!(!receipt.into_inner().in_force);
+    }
+    assert!(!node.log().contains("signed its own once more"), "{}", node.log());
+    assert_eq!(sample(&observer.metrics().await, "p2p_revocations"), Some(1.0));
+
+    // Nor by the call that evictions use.
     let receipt =
         GossipServiceClient::new(worker.channel.clone()).enforce(forged.clone()).await.expect("heard");
-    assert_eq!(receipt.into_inner().connections_closed, 0);
-    observer.awaits_sample(&refused("signer"), 4.0).await;
+    let receipt = receipt.into_inner();
+    assert!(receipt.connections_closed == 0 && !receipt.in_force, "{receipt:?}");
     let admin = certificates.client(&node, "admin").await;
     let denied = GossipServiceClient::new(admin.channel.clone()).enforce(forged).await.expect_err("refused");
     assert_eq!(denied.code(), Code::PermissionDenied, "{denied}");
     node.logs("only coordinators revoke, each for itself").await;
     let metrics = observer.metrics().await;
-    for name in ["p2p_revocations", "p2p_evicted_nodes"] {
-        assert_eq!(sample(&metrics, name), Some(0.0), "{name}");
-    }
+    assert_eq!(sample(&metrics, "p2p_revocations"), Some(1.0), "what the admin has revoked");
+    assert_eq!(sample(&metrics, "p2p_evicted_nodes"), Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
