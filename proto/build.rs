@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .field_attribute("p2p.v1.NodeInfo.state", "#[serde(with = \"crate::json::member_state\")]")
         .field_attribute("p2p.v1.NodeInfo.last_change", "#[serde(with = \"crate::json::timestamp\")]")
         .field_attribute("p2p.v1.NodeInfo.cert_expires_at", "#[serde(with = \"crate::json::timestamp\")]")
+        .field_attribute("p2p.v1.NodeInfo.evicted", "#[serde(skip_serializing_if = \"std::ops::Not::not\")]")
         .type_attribute("p2p.v1.ClusterStatus", json)
         .type_attribute("p2p.v1.RevocationInfo", json)
         .field_attribute("p2p.v1.RevocationInfo.before", "#[serde(with = \"crate::json::timestamp\")]")
