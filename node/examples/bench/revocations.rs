@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use p2p_core::{NodeId, Role, TokenHolder, revocation::Segments};
+use p2p_core::{ClusterId, NodeId, Role, TokenHolder, revocation::Segments};
 use p2p_node::{
     gossip::NodeKeyring,
     identity::{Expected, GenerateRequest, IdentityFiles, IdentityStore, UnixTime, generate},
@@ -12,7 +12,14 @@ use p2p_node::{
     telemetry::Metrics,
 };
 use p2p_proto::v1::{Revocation, revocation::What};
-use std::{hint::black_box, io::Write as _, path::Path, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Instant,
+};
 
 /// Look-ups that are timed together.
 const LOOKUPS: u32 = 1_000_000;
@@ -23,6 +30,9 @@ pub(crate) struct RevocationsArgs {
     /// How many
     #[arg(long, default_value_t = 100_000)]
     count: u64,
+    /// Reads what another run left in this directory: how that one measures a fresh process
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    load: Option<PathBuf>,
 }
 
 /// Resident memory of this process, in KiB.
@@ -60,38 +70,56 @@ fn jti(number: u64) -> String {
 }
 
 pub(crate) fn run(args: &RevocationsArgs) -> anyhow::Result<()> {
+    if let Some(state) = &args.load {
+        return measure(args, state);
+    }
     let directory = std::env::temp_dir().join(format!("p2p-bench-{}", std::process::id()));
-    let result = measure(args, &directory);
+    let result = prepare(args, &directory).and_then(|()| {
+        let mut fresh = Command::new(std::env::current_exe()?);
+        fresh
+            .args(["revocations", "--count", &args.count.to_string(), "--load"])
+            .arg(directory.join("state"));
+        let status = fresh.status()?;
+        anyhow::ensure!(status.success(), "the measuring process ended with {status}");
+        Ok(())
+    });
     std::fs::remove_dir_all(&directory)?;
     result
 }
 
-fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
+/// Signs the revocations and leaves them on disk, as a coordinator does.
+fn prepare(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let identity = coordinator(&directory.join("certs"))?;
     let present = identity.current();
-    let (cluster, own) = (present.cluster_id().clone(), present.spiffe().name.clone());
+    let own = present.spiffe().name.clone();
     let chain: Vec<Bytes> = present.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
     let expires_at = UnixTime::now().as_secs() + 86_400;
     let entries =
         (0..args.count).map(|number| Revocation { expires_at, what: Some(What::Token(jti(number))) });
-    let mut log = Segments::new(cluster.clone());
+    let mut log = Segments::new(present.cluster_id().clone());
     let unix_ms = UnixTime::now().as_secs() * 1000;
     log.append(&own, entries.collect(), unix_ms, &NodeKeyring(identity.clone()), &chain)?;
     let state = StateDirectory::open(directory.join("state"))?;
     let name = "jwt_blacklist.json".parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let (keeper, _) = Keeper::open(&state, &name)?;
     runtime.block_on(keeper.save(log.iter().cloned().collect(), log.positions(false)))??;
-    drop((log, keeper));
-    let on_disk = std::fs::metadata(state.path().join("jwt_blacklist.json"))?.len();
+    Ok(())
+}
 
-    // As a node starts: from the disk into the store and the tables.
+/// Reads them back as a node does that starts: from the disk into the store and the tables.
+fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
+    let (cluster, own): (ClusterId, NodeId) = ("bench".parse()?, "c".parse()?);
+    let state = StateDirectory::open(directory)?;
+    let name = "jwt_blacklist.json".parse().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let on_disk = std::fs::metadata(state.path().join("jwt_blacklist.json"))?.len();
+    let unix_s = UnixTime::now().as_secs();
     let before = resident_kib()?;
     let started = Instant::now();
     let (_keeper, kept) = Keeper::open(&state, &name)?;
     let (mut store, table) = (Segments::new(cluster), Revocations::new(&Metrics::default()));
     for segment in kept.segments {
-        let entries = store.load(segment, unix_ms / 1000)?.unwrap_or_default();
+        let entries = store.load(segment, unix_s)?.unwrap_or_default();
         table.apply(&entries);
     }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
