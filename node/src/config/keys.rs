@@ -208,7 +208,7 @@ settings! {
     metrics_require_auth: bool = "false";
 
     /// Who may call which methods, before the built-in table: a list of rules such as {methods:
-    /// [p2p.v1.ClusterService/ListNodes], allow: [anonymous]}. The first rule that means a method decides,
+    /// [p2p.v1.ClusterService/ListNodes], allow: ["anonymous"]}. The first rule that means a method decides,
     /// alone: who is not listed is refused. Methods are globs (shop.Orders/Get, shop.Orders/*, shop.*, *);
     /// allow lists anonymous, authenticated, admin, node, token, SPIFFE ids (spiffe://CLUSTER/worker/*) and
     /// subjects of tokens, which never reach beyond their scope. Gossip and acts of admins cannot be opened.

@@ -8,7 +8,7 @@
 //!
 //! Each call goes as far as it can and says whom it waits for. What it has done is on disk (`ca_rotation.json`),
 //! so a call that was cut off is repeated, after a restart, too. Members that were seen once are waited for
-//! [`REMEMBER_SECONDS`] also when the view has forgotten them: unless they are named, so that a node which comes
+//! `REMEMBER_SECONDS` also when the view has forgotten them: unless they are named, so that a node which comes
 //! back in a week still finds its cluster.
 
 use crate::{

@@ -141,7 +141,7 @@ pub(super) fn coordinator(x509: &X509Certificate<'_>) -> Result<Option<NodeId>, 
     extension.map(|extension| authority::coordinator_from_der(extension.value)).transpose()
 }
 
-/// [`coordinator`] of DER, if it says so.
+/// `coordinator` of DER, if it says so.
 pub fn coordinator_of(der: &[u8]) -> Option<NodeId> {
     coordinator(&parse_x509(der).ok()?).ok().flatten()
 }
