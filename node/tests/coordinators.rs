@@ -4,7 +4,8 @@ mod support;
 
 use p2p_node::identity::{JoinToken, UnixTime, verify};
 use p2p_proto::v1::{
-    CreateJoinTokenRequest, MemberState, enrollment_service_client::EnrollmentServiceClient,
+    CreateJoinTokenRequest, EvictRequest, MemberState, cluster_service_client::ClusterServiceClient,
+    enrollment_service_client::EnrollmentServiceClient,
 };
 use std::fs;
 use support::{Binary, Certificates, Client, NodeConfig, TestNode};
@@ -73,6 +74,21 @@ async fn a_second_coordinator_joins_and_both_enrol_workers() {
     let second = certificates.client(&c2, "admin").await;
     let w3 = join(&certificates, &second, "w3", "worker").await;
     certificates.client(&w3, "admin").await.awaits_state("w1", MemberState::Alive).await;
+
+    // Whoever it took in falls with it.
+    for member in ["w2", "w3"] {
+        first.awaits_state(member, MemberState::Alive).await;
+    }
+    let request = EvictRequest { node_id: "c2".to_owned(), unknown_too: false };
+    let receipt = ClusterServiceClient::new(first.channel.clone()).evict(request).await.expect("evicted");
+    let receipt = receipt.into_inner();
+    assert_eq!(receipt.banned_with, ["w2", "w3"]);
+    assert!(!receipt.may_hold_root);
+    assert_eq!((receipt.enforced, receipt.nodes), (2, 2), "c1 and w1: {:?}", receipt.missing);
+    let stranger = certificates.client(&w1, "admin").await;
+    stranger.awaits_state("w2", MemberState::Down).await;
+    let token = token(&first, CreateJoinTokenRequest { replace: true, ..CreateJoinTokenRequest::default() });
+    assert!(token.await.is_ok(), "w2 can be taken in again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

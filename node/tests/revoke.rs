@@ -110,6 +110,45 @@ async fn a_revoked_token_is_refused_everywhere_within_a_second_and_its_streams_e
     awaits_verdict(&strangers[2], &unrelated, "").await;
 }
 
+/// Reads a stream to its end, which is told.
+async fn end(mut stream: Streaming<HelloReply>) -> String {
+    loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return "it ended well".to_owned(),
+            Err(status) => return format!("{:?}: {}", status.code(), status.message()),
+        }
+    }
+}
+
+/// A node through which calls entered may be stolen, and keep its side of a stream open.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_streams_that_a_node_passed_on_end_with_their_token() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin(&cluster.c1).await;
+    let tokens = [issue(&admin, "ci").await, issue(&admin, "ci").await];
+    let entry = cluster.certificates.client(&cluster.g1, "w1").await;
+    awaits_verdict(&entry, &tokens[0], "").await;
+    awaits_verdict(&entry, &tokens[1], "").await;
+    let passed_on = async |token: &str, pause_ms: u32| {
+        let request = RepeatRequest { name: "x".into(), count: 1_000_000, pause_ms };
+        let mut request = with_token(request, token);
+        request.metadata_mut().insert("p2p-hop", "1".parse().expect("a value"));
+        let mut stream = entry.greeter().repeat(request).await.expect("open").into_inner();
+        assert!(stream.message().await.expect("flows").is_some());
+        stream
+    };
+    let (slow, pouring) = (passed_on(&tokens[0], 20).await, passed_on(&tokens[0], 0).await);
+    let mut kept = passed_on(&tokens[1], 20).await;
+    let (slow, pouring) = (tokio::spawn(end(slow)), tokio::spawn(end(pouring)));
+    revoke(&admin, What::Token(tokens[0].clone())).await.expect("revoked");
+    for stream in [pouring, slow] {
+        let ended = tokio::time::timeout(PATIENCE, stream).await.expect("it ends").expect("read");
+        assert_eq!(ended, "Unauthenticated: the access token is revoked");
+    }
+    assert!(kept.message().await.expect("it goes on").is_some(), "on the same connection");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_survives_the_end_of_every_node_right_after_it_was_acknowledged() {
     let cluster = Cluster::start().await;

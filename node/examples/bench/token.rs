@@ -65,6 +65,7 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
         spiffe: "spiffe://bench/token-signer/c1".parse()?,
         sans: Vec::new(),
         grant: None,
+        vouchers: Vec::new(),
         validity: Validity::days(now, 90)?,
     };
     let chain = vec![ca.certify(&request, &key.subject_public_key_info())?.to_vec()];

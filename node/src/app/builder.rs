@@ -209,7 +209,8 @@ impl NodeBuilder {
         let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(is_revoked), &metrics));
         let (signer_file, known_signers) = prepared.signers;
         verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
-        let auth = Arc::new(Auth::new(verifier.clone(), config.access.clone(), &metrics));
+        let auth =
+            Arc::new(Auth::new(verifier.clone(), revocations.clone(), config.access.clone(), &metrics));
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
             registry.clone(),

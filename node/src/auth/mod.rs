@@ -23,24 +23,49 @@ pub use coordinators::not_coordinator;
 pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, PRINCIPAL, TARGET_NODE};
 pub use policy::{Access, access_of};
 
-use crate::{config::AccessRules, error::Fault, telemetry::Metrics, token::Verifier};
+use crate::{
+    config::AccessRules,
+    error::Fault,
+    identity::schedule,
+    revocation::Revocations,
+    telemetry::Metrics,
+    token::{TokenRefusal, Verifier},
+};
+use evidence::Failure;
 use http::HeaderMap;
 use metrics::AuthMetrics;
 use p2p_core::Principal;
 use rustls_pki_types::UnixTime;
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long a call may outlive the access token that it was made with, unless that is revoked.
+pub const OVERTIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Resolves when a call must end, with what its caller is told.
+pub type Withdrawn = Pin<Box<dyn Future<Output = Fault> + Send>>;
 
 /// Evidence and policy of one node.
 #[derive(Debug)]
 pub struct Auth {
     verifier: Arc<Verifier>,
+    revocations: Arc<Revocations>,
     rules: AccessRules,
     metrics: AuthMetrics,
 }
 
 impl Auth {
-    /// Verifies tokens with `verifier`, and lets `rules` come before the table.
-    pub fn new(verifier: Arc<Verifier>, rules: AccessRules, metrics: &Metrics) -> Self {
+    /// Verifies tokens with `verifier`, and lets `rules` come before the table. `revocations` tells when to look at a
+    /// token again.
+    pub fn new(
+        verifier: Arc<Verifier>,
+        revocations: Arc<Revocations>,
+        rules: AccessRules,
+        metrics: &Metrics,
+    ) -> Self {
         for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.widens()) {
             tracing::warn!(
                 rule = index + 1,
@@ -48,7 +73,7 @@ impl Auth {
                 "access: this rule lets in callers without any evidence"
             );
         }
-        Self { verifier, rules, metrics: metrics.register(AuthMetrics::register) }
+        Self { verifier, revocations, rules, metrics: metrics.register(AuthMetrics::register) }
     }
 
     /// The verifier of tokens.
@@ -72,6 +97,34 @@ impl Auth {
             tracing::debug!(peer.address = %connection.address, error = %failure, "authentication failed");
             failure.to_fault()
         })
+    }
+
+    /// Waits until the token that `caller` showed counts no more: it was taken back, or is over for [`OVERTIME`]. `None`
+    /// for callers without a token; those with a certificate lose their connection.
+    ///
+    /// Calls and their answers end with it at every node that they pass, so that they do not go on where a stolen node
+    /// keeps its side of them open.
+    pub fn withdrawn(&self, caller: &Caller) -> Option<Withdrawn> {
+        let token = caller.token()?.clone();
+        let (verifier, revocations) = (self.verifier.clone(), self.revocations.clone());
+        let end = Duration::from_secs(token.expires_at).saturating_add(OVERTIME);
+        Some(Box::pin(async move {
+            let revoked = async {
+                loop {
+                    let mut changed = pin!(revocations.changed());
+                    changed.as_mut().enable();
+                    if let Err(refusal) = verifier.check(&token) {
+                        return refusal;
+                    }
+                    changed.await;
+                }
+            };
+            let refusal = tokio::select! {
+                refusal = revoked => refusal,
+                () = schedule::reached(UnixTime::since_unix_epoch(end)) => TokenRefusal::Expired,
+            };
+            Failure::from(refusal).to_fault()
+        }))
     }
 
     /// Whether `caller` may use the method `path`, open to `access`, which errors call `what`.

@@ -267,6 +267,7 @@ pub(super) fn own(
         spiffe: identity.spiffe().clone(),
         sans: names.to_vec(),
         grant: identity.certificate().grant.clone(),
+        vouchers: Vec::new(),
         validity: Validity::lasting(now, ttl),
     };
     let certificate = ca.certify(&request, &proven_key(key.csr())?)?;

@@ -74,6 +74,9 @@ pub enum RotationError {
     /// Not here.
     #[error("{0} is no coordinator; rotate the CA at the coordinator that holds the root's key")]
     NoCoordinator(NodeId),
+    /// To be left behind, and not known.
+    #[error("no node {0} is known here, so it cannot be left behind; `p2pctl cluster nodes` lists them")]
+    Unknown(NodeId),
     /// A step.
     #[error(transparent)]
     Step(#[from] StepError),
@@ -86,6 +89,7 @@ impl RotationError {
     /// As the caller is told.
     pub fn to_fault(&self) -> Fault {
         match self {
+            Self::Unknown(_) => Fault::new(Reason::NotFound, self.to_string()),
             Self::NoCoordinator(_) | Self::Step(_) => Fault::new(Reason::Precondition, self.to_string()),
             Self::State(error) => Fault::internal(error.to_string()),
         }
@@ -173,7 +177,9 @@ impl Rotation {
                 RotationError::NoCoordinator(_) => {
                     not_coordinator(self.identity.current().spiffe(), "", &self.view.borrow())
                 }
-                RotationError::Step(_) | RotationError::State(_) => error.to_fault(),
+                RotationError::Unknown(_) | RotationError::Step(_) | RotationError::State(_) => {
+                    error.to_fault()
+                }
             }
         })
     }
@@ -189,6 +195,16 @@ impl Rotation {
             return Err(RotationError::NoCoordinator(identity.spiffe().name.clone()));
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |node: &&NodeId| {
+            let waits =
+                kept.1.running.as_ref().is_some_and(|running| running.waiting_for.contains_key(*node));
+            waits || self.view.borrow().members.contains_key(*node)
+        };
+        if action == Action::Begin
+            && let Some(node) = forced.iter().find(|node| !is_known(node))
+        {
+            return Err(RotationError::Unknown(node.clone()));
+        }
         if kept.1.running.is_none() && action == Action::Begin {
             let staged = files::stage(self.identity.files(), identity.cluster_id(), now)?;
             let running = Running {

@@ -1,7 +1,7 @@
 //! Cryptography of records, with this node's identity.
 
 use crate::{
-    identity::{IdentityStore, PeerCertificate, Trust, TrustError, bans::Bans, coordinator_of},
+    identity::{IdentityStore, PeerCertificate, Trust, TrustError, bans::Bans},
     schema::sha256,
 };
 use bytes::Bytes;
@@ -60,10 +60,8 @@ fn signer(verified: Result<PeerCertificate, TrustError>) -> Result<Signer, Strin
 
 /// Whether every banned node that a chain names is the holder of its leaf.
 fn names_only_its_holder(chain: &[Bytes], bans: &Bans) -> bool {
-    let holder = chain.first().and_then(|leaf| PeerCertificate::parse(leaf).ok());
-    let issuers = chain.iter().skip(1).filter_map(|der| coordinator_of(der));
-    holder.is_some_and(|holder| {
-        let mut banned = issuers.filter(|issuer| bans.contains(issuer));
-        banned.all(|issuer| issuer == holder.spiffe.name)
+    PeerCertificate::parse_chain(chain).is_ok_and(|certificate| {
+        let mut banned = certificate.vouchers.iter().filter(|voucher| bans.contains(voucher));
+        banned.all(|voucher| *voucher == certificate.spiffe.name)
     })
 }

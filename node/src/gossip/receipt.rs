@@ -8,7 +8,7 @@ use p2p_proto::v1::{
     EnforceReceipt, MemberState, RevocationSegment, RevocationSegments,
     gossip_service_client::GossipServiceClient,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 /// How long all members together may take. Who does not answer learns of it by gossip.
 const RECEIPTS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ impl Gossip {
     pub async fn enforce_everywhere(
         &self,
         segments: &[Arc<RevocationSegment>],
-        but: &NodeId,
+        but: &BTreeSet<NodeId>,
         closed_here: u32,
     ) -> Receipt {
         let own = self.own.borrow().node.clone();
@@ -44,7 +44,7 @@ impl Gossip {
             .members
             .iter()
             .filter(|(node, member)| {
-                member.state == MemberState::Alive && !member.evicted && **node != own && *node != but
+                member.state == MemberState::Alive && !member.evicted && **node != own && !but.contains(*node)
             })
             .map(|(node, member)| (node.clone(), member.address))
             .collect();

@@ -71,8 +71,13 @@ impl Ca {
     /// A certificate for `holder` that lives a day, and what goes behind it, DER: shows who has the CA's key.
     fn prove(&self, holder: &SpiffeId, now: UnixTime) -> Result<Vec<Vec<u8>>, CaError> {
         let validity = Validity::days(now, 1)?;
-        let leaf =
-            self.issue(&LeafRequest { spiffe: holder.clone(), sans: Vec::new(), grant: None, validity })?;
+        let leaf = self.issue(&LeafRequest {
+            spiffe: holder.clone(),
+            sans: Vec::new(),
+            grant: None,
+            vouchers: Vec::new(),
+            validity,
+        })?;
         Ok(std::iter::once(leaf.der()).chain(self.chain()).map(|der| der.to_vec()).collect())
     }
 

@@ -1,6 +1,6 @@
 //! Who was evicted, as trust asks it: nobody believes their certificates, nor what their CAs issued.
 
-use super::certificate;
+use super::PeerCertificate;
 use arc_swap::ArcSwap;
 use p2p_core::{NodeId, Role};
 use std::{collections::BTreeSet, sync::Arc};
@@ -33,11 +33,13 @@ impl Bans {
         if self.0.load().is_empty() {
             return None;
         }
-        let (leaf, issuers) = chain.split_first()?;
-        let leaf = super::PeerCertificate::parse(leaf.as_ref()).ok().map(|leaf| leaf.spiffe);
-        let holder = leaf.filter(|id| names_a_node(id.role)).map(|id| id.name);
-        let coordinators = issuers.iter().filter_map(|der| certificate::coordinator_of(der.as_ref()));
-        holder.into_iter().chain(coordinators).find(|node| self.contains(node))
+        self.banned_of(&PeerCertificate::parse_chain(chain).ok()?)
+    }
+
+    /// The evicted node that a certificate rests on: its holder, or who vouches for it.
+    pub(super) fn banned_of(&self, certificate: &PeerCertificate) -> Option<NodeId> {
+        let holder = Some(&certificate.spiffe).filter(|id| names_a_node(id.role)).map(|id| &id.name);
+        holder.into_iter().chain(&certificate.vouchers).find(|node| self.contains(node)).cloned()
     }
 }
 

@@ -134,6 +134,7 @@ fn leaf(policy: &BootstrapPolicy, cluster: ClusterId, role: Role, validity: Vali
         spiffe: SpiffeId::new(cluster, role, policy.node_id.clone()),
         sans: node_sans(&policy.node_id, &policy.sans),
         grant: None,
+        vouchers: Vec::new(),
         validity,
     }
 }

@@ -230,6 +230,7 @@ pub fn leads_to_for<C: AsRef<[u8]>>(
             | TrustError::OtherCluster { .. }
             | TrustError::WrongRole { .. }
             | TrustError::OtherCa { .. }
+            | TrustError::OtherCoordinator { .. }
             | TrustError::Banned(_)
             | TrustError::Chain { .. }
             | TrustError::Signature(_),

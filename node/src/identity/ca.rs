@@ -2,10 +2,11 @@
 
 use super::{
     authority, certificate,
-    grant::{self, grant_oid, token_signing_oid},
+    grant::{self, grant_oid, token_signing_oid, vouchers_oid},
     instant,
     key::key_matches,
     pem::{self, FileError, NotCertificates},
+    vouchers::{self, MAX_VOUCHERS},
 };
 use p2p_core::{
     ClusterId, NodeId, Role, SpiffeId,
@@ -53,6 +54,12 @@ pub enum CaError {
          holds the key of a root"
     )]
     NotARoot(NodeId),
+    /// A certificate was renewed at too many coordinators.
+    #[error(
+        "certificates of this node were issued by {0} coordinators, more than {MAX_VOUCHERS}; join the node again with \
+         a new token"
+    )]
+    Vouchers(usize),
     /// No CAs may be below it.
     #[error(
         "{0:?} was made with path length 0, so coordinators cannot have CAs of their own below it; only a new root \
@@ -131,6 +138,10 @@ pub struct LeafRequest {
     pub sans: Vec<San>,
     /// The services that the holder may provide; `None` grants all but the reserved ones.
     pub grant: Option<Grant>,
+    /// Coordinators whose CAs issued the certificates that this one replaces; see [`PeerCertificate::vouchers`].
+    ///
+    /// [`PeerCertificate::vouchers`]: certificate::PeerCertificate::vouchers
+    pub vouchers: Vec<NodeId>,
     /// From when until when. A leaf never outlives its CA: the end is clamped.
     pub validity: Validity,
 }
@@ -364,6 +375,10 @@ fn leaf_params(request: &LeafRequest, validity: Validity) -> Result<CertificateP
     }
     if let Some(grant) = &request.grant {
         params.custom_extensions.push(CustomExtension::from_oid_content(&grant_oid(), grant::to_der(grant)?));
+    }
+    if !request.vouchers.is_empty() {
+        let value = vouchers::to_der(&request.vouchers).ok_or(CaError::Vouchers(request.vouchers.len()))?;
+        params.custom_extensions.push(CustomExtension::from_oid_content(&vouchers_oid(), value));
     }
     Ok(params)
 }

@@ -2,8 +2,8 @@
 
 use super::{
     authority,
-    grant::{self, coordinator_oid, grant_oid},
-    instant,
+    grant::{self, coordinator_oid, grant_oid, vouchers_oid},
+    instant, vouchers,
 };
 use p2p_core::{
     ClusterId, NodeId, SpiffeId,
@@ -45,6 +45,9 @@ pub enum InvalidCertificate {
     /// The extension that names a CA's coordinator is present and unreadable.
     #[error("its extension that names a coordinator is invalid")]
     Coordinator,
+    /// The extension that names the coordinators before is present and unreadable.
+    #[error("its extension that names the coordinators who issued those before it is invalid")]
+    Vouchers,
 }
 
 /// What the certificate of a peer says. Parsing proves nothing: [`Trust`](super::Trust) does.
@@ -58,6 +61,9 @@ pub struct PeerCertificate {
     pub not_after: UnixTime,
     /// The services that the holder may provide; `None` means all but the reserved ones.
     pub grant: Option<Grant>,
+    /// Coordinators with own CAs on whose word it rests. Parsed alone, those who issued the ones that it replaced;
+    /// verified, also whose CAs are in its chain.
+    pub vouchers: Vec<NodeId>,
     /// The holder's public key: a DER SubjectPublicKeyInfo (RFC 5280 § 4.1.2.7).
     pub public_key: Vec<u8>,
 }
@@ -72,6 +78,7 @@ impl PeerCertificate {
             not_before: instant::from_seconds(x509.validity().not_before.timestamp()),
             not_after: instant::from_seconds(x509.validity().not_after.timestamp()),
             grant: grant(&x509)?,
+            vouchers: vouchers(&x509)?,
             public_key: x509.public_key().raw.to_vec(),
         })
     }
@@ -131,6 +138,14 @@ pub(super) fn grant(x509: &X509Certificate<'_>) -> Result<Option<Grant>, Invalid
     let oid = Oid::from(&grant_oid()).map_err(|_| InvalidCertificate::Encoding)?;
     let extension = x509.get_extension_unique(&oid).map_err(|_| InvalidCertificate::Encoding)?;
     Ok(extension.map(|extension| grant::from_der(extension.value)).transpose()?)
+}
+
+/// The coordinators who issued the certificates before this one. A certificate that carries the extension twice is
+/// refused.
+fn vouchers(x509: &X509Certificate<'_>) -> Result<Vec<NodeId>, InvalidCertificate> {
+    let oid = Oid::from(&vouchers_oid()).map_err(|_| InvalidCertificate::Encoding)?;
+    let extension = x509.get_extension_unique(&oid).map_err(|_| InvalidCertificate::Encoding)?;
+    Ok(extension.map(|extension| vouchers::from_der(extension.value)).transpose()?.unwrap_or_default())
 }
 
 /// The coordinator whose own CA this is; `None` for roots, CAs made elsewhere and leaves. A certificate that

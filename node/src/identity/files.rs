@@ -116,7 +116,7 @@ pub fn generate(request: &GenerateRequest, now: UnixTime) -> Result<Vec<PathBuf>
     for (node, role) in &request.nodes {
         let sans = node_sans(node, &request.sans);
         let spiffe = SpiffeId::new(cluster.clone(), *role, node.clone());
-        let issued = issue(&LeafRequest { spiffe, sans, grant: None, validity })?;
+        let issued = issue(&LeafRequest { spiffe, sans, grant: None, vouchers: Vec::new(), validity })?;
         push_pair(&mut files, &request.out, node.as_str(), issued, request.force);
     }
     if keeps_admin(request) {
@@ -124,7 +124,8 @@ pub fn generate(request: &GenerateRequest, now: UnixTime) -> Result<Vec<PathBuf>
     }
     let admin = "admin".parse().expect("admin is a valid id");
     let spiffe = SpiffeId::new(cluster, Role::Admin, admin);
-    let issued = issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, validity })?;
+    let issued =
+        issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, vouchers: Vec::new(), validity })?;
     push_pair(&mut files, &request.out, "admin", issued, request.force);
     Ok(write_all(files)?)
 }

@@ -7,7 +7,8 @@
 //! value  SEQUENCE SIZE (0..64) OF UTF8String (SIZE (1..256))
 //! ```
 //!
-//! `.3` of the same arc names the coordinator in the certificate of its CA ([`authority`](super::authority)).
+//! `.3` of the same arc names the coordinator in the certificate of its CA ([`authority`](super::authority)),
+//! `.4` those who issued a leaf's predecessors ([`vouchers`](super::vouchers)).
 //!
 //! The arc is the one that Microsoft publishes for OIDs derived from a UUID, here
 //! 6d768e7a-3cea-4040-aa0f-1713e27d43ad; unlike 2.25 its numbers fit 64 bits, which DER libraries expect.
@@ -18,7 +19,7 @@ use p2p_core::grant::{Grant, InvalidGrant};
 use x509_parser::asn1_rs::{FromDer, ToDer, Utf8String};
 
 /// The OID under which our private X.509 objects live: `.1` the grant, `.2` the key purpose of token signers,
-/// `.3` the coordinator whose CA it is.
+/// `.3` the coordinator whose CA it is, `.4` the coordinators who issued a leaf's predecessors.
 const ARC: [u64; 14] =
     [1, 2, 840, 113_556, 1, 8000, 2554, 28_022, 36_474, 15_594, 16_448, 43_535, 1_512_418, 8_209_325];
 
@@ -36,6 +37,11 @@ pub(super) fn token_signing_oid() -> Vec<u64> {
 /// The extension in the certificate of a coordinator's CA: a UTF8String, the coordinator's node id.
 pub(super) fn coordinator_oid() -> Vec<u64> {
     ARC.into_iter().chain([3]).collect()
+}
+
+/// The extension in a leaf: the coordinators whose CAs issued those that it replaced.
+pub(super) fn vouchers_oid() -> Vec<u64> {
+    ARC.into_iter().chain([4]).collect()
 }
 
 /// [`token_signing_oid`] as the content octets of its DER.

@@ -294,6 +294,7 @@ fn refused(files: &IdentityFiles, reason: TrustError) -> IdentityError {
         | TrustError::OtherCluster { .. }
         | TrustError::WrongRole { .. }
         | TrustError::OtherCa { .. }
+        | TrustError::OtherCoordinator { .. }
         | TrustError::NotYetValid(_)
         | TrustError::Chain { .. }
         | TrustError::Banned(_)

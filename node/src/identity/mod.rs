@@ -10,7 +10,7 @@
 //! | [`rotation`] | the files of a root's rotation |
 //! | [`authority`] | CAs of coordinators, below the root |
 //! | [`backup`] | the CA in one file under a passphrase |
-//! | [`bans`] | who was evicted, as trust asks it |
+//! | [`bans`] [`vouchers`] | who was evicted, as trust asks it; on whose word a certificate rests |
 //! | [`files`] `write` | `certs generate`: checks everything, then writes |
 //! | [`mod@inspect`] | `certs inspect` and `certs verify` |
 //! | [`trust`] | roots + cluster id: verifies chains and signed messages |
@@ -59,6 +59,7 @@ pub mod schedule;
 pub mod store;
 pub mod tls;
 pub mod trust;
+pub mod vouchers;
 pub mod watch;
 mod write;
 

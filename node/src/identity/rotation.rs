@@ -129,6 +129,7 @@ pub fn reissue_own(
         spiffe: own.spiffe.clone(),
         sans: names.chain(info.ip_addresses.into_iter().map(San::Ip)).collect(),
         grant: own.grant.clone(),
+        vouchers: Vec::new(),
         validity: Validity {
             not_before: UnixTime::since_unix_epoch(since.saturating_sub(BACKDATE)),
             not_after: UnixTime::since_unix_epoch(since.saturating_add(Duration::from_secs(life))),

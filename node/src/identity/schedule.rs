@@ -73,6 +73,7 @@ mod tests {
             not_before: from_seconds(not_before),
             not_after: from_seconds(not_after),
             grant: None,
+            vouchers: vec![],
             public_key: vec![],
         }
     }

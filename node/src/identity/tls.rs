@@ -127,6 +127,7 @@ fn to_rustls(error: TrustError, now: UnixTime) -> rustls::Error {
         | TrustError::Certificate(_)
         | TrustError::OtherCluster { .. }
         | TrustError::WrongRole { .. }
+        | TrustError::OtherCoordinator { .. }
         | TrustError::Chain { .. }
         | TrustError::Signature(_)) => CertificateError::Other(OtherError(Arc::new(error))),
     };

@@ -1,7 +1,7 @@
 //! Whom a node believes: the roots of its cluster, and the one place where certificates are verified.
 
 use super::{
-    bans::{Bans, names_a_node},
+    bans::Bans,
     certificate::{self, InvalidCertificate, PeerCertificate},
     grant::TOKEN_SIGNING_OID_DER,
     instant, key,
@@ -101,7 +101,17 @@ pub enum TrustError {
         /// Names and keys of the roots.
         trusted: String,
     },
-    /// Its holder, or the coordinator whose CA issued it, was evicted; unless the time is wrong, too,
+    /// A coordinator's own CA issued it to another coordinator, which only a root may.
+    #[error(
+        "the certificate of {spiffe} was issued by the CA of {coordinator}, which vouches for no other coordinator"
+    )]
+    OtherCoordinator {
+        /// Whom it names.
+        spiffe: SpiffeId,
+        /// Whose CA issued it.
+        coordinator: NodeId,
+    },
+    /// Its holder, or a coordinator whose CA issued it or one that it replaced, was evicted; unless the time is wrong, too,
     /// everything else is in order.
     #[error("{0} was evicted from the cluster: its certificate, and what its CA issued, no longer count")]
     Banned(NodeId),
@@ -275,10 +285,7 @@ impl Trust {
         // Within the leaf's validity, so that its time is judged by `in_time` alone.
         let at = now.clamp(peer.not_before, peer.not_after.max(peer.not_before));
         match self.chain(&leaf, &intermediates, usage, at) {
-            Ok(issuers) => {
-                self.check_issuers(&issuers, &leaf, &peer.spiffe)?;
-                Ok(peer)
-            }
+            Ok(issuers) => self.check_issuers(&issuers, &leaf, peer),
             Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
                 Err(self.other_ca(&leaf, peer.spiffe))
             }
@@ -286,27 +293,33 @@ impl Trust {
         }
     }
 
-    /// Whether the CAs between leaf and root speak for our cluster, and nobody of the chain was evicted.
+    /// Whether the CAs between leaf and root speak for our cluster, coordinators' own CAs for no other coordinator, and
+    /// nobody whom the certificate rests on was evicted.
     fn check_issuers(
         &self,
         issuers: &[CertificateDer<'_>],
         leaf: &CertificateDer<'_>,
-        holder: &SpiffeId,
-    ) -> Result<(), TrustError> {
-        if names_a_node(holder.role) && self.bans.contains(&holder.name) {
-            return Err(TrustError::Banned(holder.name.clone()));
-        }
+        peer: PeerCertificate,
+    ) -> Result<PeerCertificate, TrustError> {
+        let mut coordinators = Vec::new();
         for der in issuers {
             let x509 = certificate::parse_x509(der)?;
             if certificate::ca_cluster(&x509).is_some_and(|named| named != self.cluster) {
-                return Err(self.other_ca(leaf, holder.clone()));
+                return Err(self.other_ca(leaf, peer.spiffe));
             }
-            match certificate::coordinator(&x509)? {
-                Some(node) if self.bans.contains(&node) => return Err(TrustError::Banned(node)),
-                Some(_) | None => {}
-            }
+            coordinators.extend(certificate::coordinator(&x509)?);
         }
-        Ok(())
+        let another = coordinators.iter().find(|node| **node != peer.spiffe.name).cloned();
+        let peer = peer.issued_by(coordinators);
+        if let Some(node) = self.bans.banned_of(&peer) {
+            return Err(TrustError::Banned(node));
+        }
+        match another {
+            Some(coordinator) if speaks_for_a_coordinator(peer.spiffe.role) => {
+                Err(TrustError::OtherCoordinator { spiffe: peer.spiffe, coordinator })
+            }
+            Some(_) | None => Ok(peer),
+        }
     }
 
     /// RFC 5280 path validation to a CA; a stand-alone certificate that we list is its own anchor, and only
@@ -343,6 +356,14 @@ impl Trust {
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("cluster", &self.cluster).field("roots", &self.labels).finish()
+    }
+}
+
+/// Whether the name in a certificate of this role is a coordinator's.
+fn speaks_for_a_coordinator(role: Role) -> bool {
+    match role {
+        Role::Coordinator | Role::TokenSigner => true,
+        Role::Worker | Role::Admin => false,
     }
 }
 

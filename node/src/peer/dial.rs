@@ -2,7 +2,7 @@
 
 use super::severable::{Broken, Severable};
 use crate::{
-    identity::{Identity, PeerCertificate, coordinator_of, explain, schedule},
+    identity::{Identity, PeerCertificate, explain, schedule},
     revocation::Live,
 };
 use http::{Request, Response, Uri, uri};
@@ -114,7 +114,7 @@ pub struct PeerConnection {
     authority: uri::Authority,
     broken: Broken,
     /// The coordinators whose CAs issued its certificate.
-    pub(super) issuers: Vec<NodeId>,
+    pub(super) vouchers: Vec<NodeId>,
 }
 
 /// A call that could not be sent, or broke.
@@ -210,16 +210,18 @@ pub async fn dial(
         .await
         .map_err(|error| tls_error(explain::handshake(&error)))?;
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    let leaf = chain.first().ok_or_else(|| tls_error("the peer presented no certificate".to_owned()))?;
-    let certificate = PeerCertificate::parse(leaf).map_err(|error| tls_error(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(tls_error("the peer presented no certificate".to_owned()));
+    }
+    let certificate = PeerCertificate::parse_chain(chain).map_err(|error| tls_error(error.to_string()))?;
     // A resumed session was not verified again.
     if !certificate.is_in_time(UnixTime::now()) {
         return Err(tls_error(format!("the certificate of {} is not in time", certificate.spiffe)));
     }
     let node = certificate.spiffe.node().cloned();
     let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
-    let issuers: Vec<NodeId> = chain.iter().skip(1).filter_map(|der| coordinator_of(der)).collect();
-    let live = live.register(Principal::Certificate(certificate.spiffe), issuers.clone());
+    let vouchers = certificate.vouchers;
+    let live = live.register(Principal::Certificate(certificate.spiffe), vouchers.clone());
     let (expires, broken) = (certificate.not_after, Broken::default());
     let cut = async move {
         let overtime = Duration::from_secs(expires.as_secs()).saturating_add(OVERTIME);
@@ -244,7 +246,7 @@ pub async fn dial(
             tracing::debug!(peer.id = %closed_node, error = error_chain(&error), "peer connection ended");
         }
     });
-    Ok(PeerConnection { node, address, expires, config, sender, authority, broken, issuers })
+    Ok(PeerConnection { node, address, expires, config, sender, authority, broken, vouchers })
 }
 
 /// An error and its causes in one line.

@@ -165,7 +165,7 @@ impl PeerPool {
             // Asked after it was registered: an eviction in between closes it.
             Ok(Ok(dialled))
                 if std::iter::once(&dialled.node)
-                    .chain(&dialled.issuers)
+                    .chain(&dialled.vouchers)
                     .any(|node| self.revocations.is_evicted(node)) =>
             {
                 Err(DialError::Evicted { address, node: dialled.node })

@@ -25,7 +25,7 @@ pub struct UsedToken {
 #[derive(Debug)]
 struct Entry {
     principal: Principal,
-    issuers: Vec<NodeId>,
+    vouchers: Vec<NodeId>,
     tokens: Mutex<Vec<UsedToken>>,
     closed: CancellationToken,
 }
@@ -44,13 +44,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Live {
-    /// Adds a connection that rests on the certificate of `principal`, issued by the CAs of the coordinators `issuers`.
+    /// Adds a connection that rests on the certificate of `principal`, for which the coordinators `vouchers` vouch.
     /// It counts until the handle is dropped.
-    pub fn register(&self, principal: Principal, issuers: Vec<NodeId>) -> LiveConnection {
+    pub fn register(&self, principal: Principal, vouchers: Vec<NodeId>) -> LiveConnection {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let entry = Arc::new(Entry {
             principal,
-            issuers,
+            vouchers,
             tokens: Mutex::default(),
             closed: CancellationToken::new(),
         });
@@ -68,7 +68,7 @@ impl Live {
         self.len() == 0
     }
 
-    /// Closes those of which a node is `banned`, as the holder of the certificate or as its issuer, or a token `revoked`.
+    /// Closes those of which a node is `banned`, as the holder of the certificate or as who vouches for it, or a token `revoked`.
     /// Returns how many.
     pub(super) fn close_if(
         &self,
@@ -79,7 +79,7 @@ impl Live {
         let open: Vec<Arc<Entry>> = locked(&self.entries).values().cloned().collect();
         let doomed = open.iter().filter(|entry| !entry.closed.is_cancelled());
         let doomed = doomed.filter(|entry| {
-            entry.principal.node().into_iter().chain(&entry.issuers).any(&banned)
+            entry.principal.node().into_iter().chain(&entry.vouchers).any(&banned)
                 || locked(&entry.tokens).iter().any(&revoked)
         });
         doomed.map(|entry| entry.closed.cancel()).count()

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
+use tokio::sync::{Notify, futures::Notified};
 
 /// All tokens of a subject issued before a time.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,7 @@ pub struct Listed {
 pub struct Revocations {
     tables: RwLock<Tables>,
     live: Live,
+    changed: Notify,
     entries: Gauge,
     banned: Gauge,
     closed: Counter,
@@ -97,7 +99,7 @@ impl Revocations {
             );
         });
         let tables = RwLock::default();
-        Arc::new(Self { tables, live: Live::default(), entries, banned, closed })
+        Arc::new(Self { tables, live: Live::default(), changed: Notify::new(), entries, banned, closed })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
@@ -111,6 +113,11 @@ impl Revocations {
     /// Open connections; register each here.
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// Resolves with the next change, of those after this future was enabled.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Whether an access token must not be accepted: itself, its subject, or the coordinator that issued it is revoked.
@@ -188,7 +195,9 @@ impl Revocations {
             |node| tables.banned.contains(node),
             |used| tables.is_revoked(&used.holder, used.issued_at, &used.signer),
         );
+        drop(tables);
         self.closed.inc_by(closed as u64);
+        self.changed.notify_waiters();
         closed
     }
 }

@@ -103,8 +103,10 @@ impl EnrollmentService for Enrollment {
         };
         let forced: Result<_, _> = message.force_nodes.iter().map(|node| node.parse()).collect();
         let forced: BTreeSet<NodeId> = forced.map_err(|error| invalid("force_nodes", error).to_status())?;
-        if action != Action::Look {
-            tracing::info!(%by, ?forced, "asked to rotate the CA");
+        match action {
+            Action::Begin => tracing::info!(%by, ?forced, "asked to rotate the CA"),
+            // Asked again and again until all members are ready.
+            Action::Look | Action::GoOn => tracing::debug!(%by, ?forced, "asked how the rotation goes on"),
         }
         let status = self.1.run(action, forced).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(status))

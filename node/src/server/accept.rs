@@ -3,7 +3,7 @@
 use super::{Security, Server, expiry::Expiry, preface::PrefaceDeadline};
 use crate::{
     auth::Connection,
-    identity::{PeerCertificate, coordinator_of, explain},
+    identity::{PeerCertificate, explain},
     peer,
     revocation::LiveConnection,
     shutdown::{Phase, ShutdownWatch},
@@ -128,8 +128,11 @@ pub(super) async fn serve(
             };
             let connection = connection_of(&tls, peer)?;
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-            let issuers = chain.iter().skip(1).filter_map(|der| coordinator_of(der)).collect();
-            let live = server.revocations.live().register(connection.principal.clone(), issuers);
+            let vouchers = connection.certificate.as_ref().map(|certificate| certificate.vouchers.clone());
+            let live = server
+                .revocations
+                .live()
+                .register(connection.principal.clone(), vouchers.unwrap_or_default());
             // A resumed session was not verified again. Asked after it was registered: an eviction in between closes it.
             if let Some(node) = identity.bans().banned_in(chain) {
                 return Err(Refusal::Evicted(node));
@@ -171,11 +174,12 @@ async fn linger(tcp: &mut TcpStream) {
 /// What the client's certificate proves. The chain was verified at the handshake; a resumed session was not
 /// verified again, so the time is looked at here.
 fn connection_of(tls: &TlsStream<TcpStream>, peer: SocketAddr) -> Result<Connection, Refusal> {
-    let Some(leaf) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    if chain.is_empty() {
         return Ok(Connection::new(peer.ip(), Principal::Anonymous));
-    };
+    }
     let certificate =
-        PeerCertificate::parse(leaf).map_err(|error| Refusal::Certificate(error.to_string()))?;
+        PeerCertificate::parse_chain(chain).map_err(|error| Refusal::Certificate(error.to_string()))?;
     if !certificate.is_in_time(UnixTime::now()) {
         return Err(Refusal::Certificate(format!(
             "the certificate of {} is not in time",

@@ -1,6 +1,7 @@
 //! An answer's body: ends in time, and is counted when it ends.
 
 use crate::{
+    auth::Withdrawn,
     error::{Fault, Reason},
     registry::Method,
     router::oversized,
@@ -9,9 +10,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::{
+    fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status, body::Body};
@@ -47,30 +49,60 @@ impl Drop for Call {
 }
 
 /// The body of an answer.
-#[derive(Debug)]
 pub struct AnswerBody {
     inner: Body,
     call: Option<Call>,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    withdrawn: Option<Withdrawn>,
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBody")
+            .field("call", &self.call)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AnswerBody {
     /// The body of an HTTP answer.
     pub(super) fn plain(inner: Body) -> Self {
-        Self { inner, call: None, deadline: None, timer: None }
+        Self { inner, call: None, deadline: None, timer: None, withdrawn: None }
     }
 
-    /// The body of a gRPC answer, which ends with DEADLINE_EXCEEDED if it is not through by `deadline`.
-    pub(super) fn of_call(inner: Body, call: Option<Call>, deadline: Option<Instant>) -> Self {
-        Self { inner, call, deadline, timer: None }
+    /// The body of a gRPC answer, which ends with DEADLINE_EXCEEDED if it is not through by `deadline`, and with
+    /// UNAUTHENTICATED once what the call rests on is `withdrawn`.
+    pub(super) fn of_call(
+        inner: Body,
+        call: Option<Call>,
+        deadline: Option<Instant>,
+        withdrawn: Option<Withdrawn>,
+    ) -> Self {
+        Self { inner, call, deadline, timer: None, withdrawn }
     }
 
-    /// Ends the answer with DEADLINE_EXCEEDED, and with it the call behind it.
-    fn expire(&mut self) -> Frame<Bytes> {
+    /// Why the answer must end now, if it must.
+    fn overdue(&mut self, context: &mut Context<'_>) -> Option<Fault> {
+        if let Some(Poll::Ready(fault)) = self.withdrawn.as_mut().map(|it| it.as_mut().poll(context)) {
+            return Some(fault);
+        }
+        let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        passed.then(|| Fault::new(Reason::DeadlineExceeded, "the deadline passed"))
+    }
+
+    /// Waits for the deadline.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline))).as_mut().poll(context)
+    }
+
+    /// Ends the answer, and with it the call behind it.
+    fn end(&mut self, fault: &Fault) -> Frame<Bytes> {
         self.inner = Body::empty();
-        self.deadline = None;
-        let frame = status_trailers(&Fault::new(Reason::DeadlineExceeded, "the deadline passed"));
+        (self.deadline, self.withdrawn) = (None, None);
+        let frame = status_trailers(fault);
         if let (Some(mut call), Some(trailers)) = (self.call.take(), frame.trailers_ref()) {
             call.note(trailers);
         }
@@ -105,11 +137,12 @@ impl HttpBody for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(context) {
-            // An answer that pours never waits, so its deadline is looked at here.
+            // An answer that pours never waits, so time is looked at here, too.
             Poll::Ready(Some(Ok(frame)))
-                if frame.is_data() && this.deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
+                if frame.is_data()
+                    && let Some(fault) = this.overdue(context) =>
             {
-                Poll::Ready(Some(Ok(this.expire())))
+                Poll::Ready(Some(Ok(this.end(&fault))))
             }
             Poll::Ready(frame) => {
                 let frame = frame.map(|frame| frame.map(refuse_oversized));
@@ -129,10 +162,11 @@ impl HttpBody for AnswerBody {
                 Poll::Ready(frame)
             }
             Poll::Pending => {
-                let Some(deadline) = this.deadline else { return Poll::Pending };
-                let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                ready!(timer.as_mut().poll(context));
-                Poll::Ready(Some(Ok(this.expire())))
+                let _due = this.poll_deadline(context);
+                match this.overdue(context) {
+                    Some(fault) => Poll::Ready(Some(Ok(this.end(&fault)))),
+                    None => Poll::Pending,
+                }
             }
         }
     }

@@ -90,6 +90,7 @@ mod tests {
             not_before: at(0),
             not_after: at(1_000),
             grant: None,
+            vouchers: vec![],
             public_key: vec![],
         };
         let connection = Connection::with_certificate([127, 0, 0, 1].into(), certificate);

@@ -7,7 +7,7 @@
 
 use super::answer::{AnswerBody, Call};
 use crate::{
-    auth::{Auth, Caller, Connection},
+    auth::{Auth, Caller, Connection, Withdrawn},
     error::{Fault, Reason},
     gateway::{Endpoint, Gateway},
     limit::{Limits, RateClass},
@@ -85,7 +85,7 @@ impl Stack {
         let resolved = self.registry().resolve(request.uri().path());
         let class = resolved.as_ref().map_or(RateClass::Default, |method| method.class);
         let mut call = resolved.as_ref().ok().map(|method| Call::start(method.clone()));
-        let mut deadline = None;
+        let (mut deadline, mut withdrawn) = (None, None);
         let answer = async {
             let caller = self.enter(&connection, class, &mut request)?;
             let method = resolved.map_err(|fault| for_stranger(fault, &caller))?;
@@ -94,14 +94,16 @@ impl Stack {
             self.auth().authorize(&caller, method.access, path, path)?;
             // route: here, or one hop
             deadline = self.router.deadline(&method, request.headers());
-            let (answer, _node) = self.router.route(&method, &caller, deadline, request).await?;
+            withdrawn = self.auth().withdrawn(&caller);
+            let answer = self.router.route(&method, &caller, deadline, request);
+            let (answer, _node) = unless(&mut withdrawn, answer).await?;
             Ok(answer)
         };
         let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_grpc);
         if let Some(call) = &mut call {
             call.note(answer.headers());
         }
-        answer.map(|body| AnswerBody::of_call(body, call, deadline))
+        answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn))
     }
 
     /// An HTTP request.
@@ -161,6 +163,21 @@ impl Stack {
 
     fn registry(&self) -> &Registry {
         self.router.registry()
+    }
+}
+
+/// Does `work` as long as what it was asked with counts.
+async fn unless<T>(
+    withdrawn: &mut Option<Withdrawn>,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match withdrawn {
+        None => work.await,
+        Some(withdrawn) => tokio::select! {
+            biased;
+            done = work => done,
+            fault = withdrawn => Err(fault),
+        },
     }
 }
 

@@ -81,6 +81,7 @@ impl StoredSigner {
             spiffe: certificate.spiffe,
             sans: Vec::new(),
             grant: None,
+            vouchers: Vec::new(),
             validity: Validity { not_before: certificate.not_before, not_after: certificate.not_after },
         };
         let leaf = ca.certify(&request, &certificate.public_key).ok()?;
@@ -303,6 +304,7 @@ impl Issuer {
             spiffe: SpiffeId::new(own.cluster.clone(), Role::TokenSigner, own.name.clone()),
             sans: Vec::new(),
             grant: None,
+            vouchers: Vec::new(),
             validity: validity(now).map_err(IssueError::NotHere)?,
         };
         let leaf = ca.certify(&request, &pair.subject_public_key_info()).map_err(IssueError::NotHere)?;

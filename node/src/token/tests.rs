@@ -39,6 +39,7 @@ fn certify(ca: &Ca, spiffe: &str, key: &rcgen::KeyPair) -> Chain {
         spiffe: spiffe.parse().expect("an id"),
         sans: Vec::new(),
         grant: None,
+        vouchers: Vec::new(),
         validity: Validity::days(NOW, 90).expect("days"),
     };
     vec![ca.certify(&request, &key.subject_public_key_info()).expect("issued").to_vec()]

@@ -186,7 +186,13 @@ async fn the_same_stream_is_believed_when_it_tells_the_truth() {
 fn signer(certificates: &Certificates, name: &str) -> TokenSigner {
     let spiffe = format!("spiffe://{CLUSTER}/token-signer/{name}").parse().expect("an id");
     let validity = Validity::days(UnixTime::now(), 1).expect("a day");
-    let issued = certificates.ca().issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, validity });
+    let issued = certificates.ca().issue(&LeafRequest {
+        spiffe,
+        sans: Vec::new(),
+        grant: None,
+        vouchers: Vec::new(),
+        validity,
+    });
     TokenSigner { certificate_chain: vec![Bytes::copy_from_slice(issued.expect("issued").der())] }
 }
 
@@ -220,7 +226,13 @@ async fn a_stolen_worker_cannot_provide_what_it_was_not_granted() {
     let grant = Some(Grant::parse(&["demo.*"]).expect("a grant"));
     let spiffe = format!("spiffe://{CLUSTER}/worker/w8").parse().expect("an id");
     let validity = Validity::days(UnixTime::now(), 1).expect("a day");
-    let issued = certificates.ca().issue(&LeafRequest { spiffe, sans: Vec::new(), grant, validity });
+    let issued = certificates.ca().issue(&LeafRequest {
+        spiffe,
+        sans: Vec::new(),
+        grant,
+        vouchers: Vec::new(),
+        validity,
+    });
     let issued = issued.expect("issued");
     write_with_mode(&certificates.path("w8_cert.pem"), &issued.cert_pem, 0o644);
     write_with_mode(&certificates.path("w8_key.pem"), &issued.key_pem, 0o600);

@@ -74,7 +74,9 @@ impl Certificates {
     pub fn issue_by(&self, ca: &Ca, file: &str, spiffe: &str, validity: Validity) {
         let spiffe: p2p_core::SpiffeId = spiffe.parse().expect("a SPIFFE id");
         let sans = if spiffe.role == Role::Admin { Vec::new() } else { node_sans(&spiffe.name, &[]) };
-        let issued = ca.issue(&LeafRequest { spiffe, sans, grant: None, validity }).expect("issued");
+        let issued = ca
+            .issue(&LeafRequest { spiffe, sans, grant: None, vouchers: Vec::new(), validity })
+            .expect("issued");
         self.place(&format!("{file}_cert.pem"), &issued.cert_pem, 0o644);
         self.place(&format!("{file}_key.pem"), &issued.key_pem, 0o600);
     }

@@ -44,6 +44,8 @@ pub const MAX_ENTRIES: usize = 1024;
 pub const MAX_BODY_BYTES: usize = 512 * 1024;
 /// Most revocations kept.
 pub const MAX_REVOCATIONS: usize = 1_000_000;
+/// Most revocations kept of one coordinator, so that a stolen one cannot fill the room of those who evict it.
+pub const MAX_OF_SIGNER: usize = MAX_REVOCATIONS / 2;
 /// Most segments kept of one log; its owner folds long before.
 pub const MAX_SEGMENTS: usize = 4096;
 /// Most logs kept of one coordinator.

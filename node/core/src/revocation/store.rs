@@ -1,8 +1,8 @@
 //! All coordinators' segments, merged.
 
 use super::{
-    MAX_LOGS, MAX_REVOCATIONS, MAX_SEGMENTS, MAX_SIGNERS, Ranges, SegmentHeading, SegmentRefusal,
-    has_expired,
+    MAX_LOGS, MAX_OF_SIGNER, MAX_REVOCATIONS, MAX_SEGMENTS, MAX_SIGNERS, Ranges, SegmentHeading,
+    SegmentRefusal, has_expired,
     segment::{read, verify},
 };
 use crate::{ClusterId, NodeId, record::Keyring};
@@ -29,6 +29,8 @@ pub(super) struct Log {
     pub(super) held: BTreeMap<(u64, u64), Held>,
     /// Every number that is held or has expired.
     pub(super) covered: Ranges,
+    /// Revocations in all that is held.
+    entries: usize,
 }
 
 impl Log {
@@ -43,13 +45,12 @@ impl Log {
 pub struct Segments {
     pub(super) cluster: ClusterId,
     pub(super) logs: BTreeMap<(NodeId, u64), Log>,
-    entries: usize,
 }
 
 impl Segments {
     /// None yet, of `cluster`.
     pub fn new(cluster: ClusterId) -> Self {
-        Self { cluster, logs: BTreeMap::new(), entries: 0 }
+        Self { cluster, logs: BTreeMap::new() }
     }
 
     /// Merges one segment; `Some` with what it revokes if it was new, and should then be passed on.
@@ -64,7 +65,7 @@ impl Segments {
             return Ok(None);
         }
         verify(&segment, &heading, unix_s, keyring)?;
-        self.check_room(&heading, entries.len())?;
+        self.check_room(&heading.signer, heading.log, entries.len())?;
         self.insert(&heading, segment, &entries, unix_s);
         Ok(Some((heading, entries)))
     }
@@ -97,7 +98,7 @@ impl Segments {
         if log.is_some_and(|log| log.held.contains_key(&(heading.first, heading.last))) {
             return Ok(None);
         }
-        self.check_room(&heading, entries.len())?;
+        self.check_room(&heading.signer, heading.log, entries.len())?;
         self.insert(&heading, segment, &entries, unix_s);
         Ok(Some(entries))
     }
@@ -118,17 +119,19 @@ impl Segments {
         !overlapped && log.covered.covers(heading.first, heading.last)
     }
 
-    fn check_room(&self, heading: &SegmentHeading, entries: usize) -> Result<(), SegmentRefusal> {
-        let full = |what| Err(SegmentRefusal::Full { named: heading.signer.clone(), what });
-        if self.entries + entries > MAX_REVOCATIONS {
+    pub(super) fn check_room(&self, signer: &NodeId, log: u64, entries: usize) -> Result<(), SegmentRefusal> {
+        let full = |what| Err(SegmentRefusal::Full { named: signer.clone(), what });
+        let of_signer = || self.logs.iter().filter(|((other, _), _)| other == signer);
+        let held: usize = of_signer().map(|(_, log)| log.entries).sum();
+        if held + entries > MAX_OF_SIGNER || self.entries() + entries > MAX_REVOCATIONS {
             return full("number of revocations");
         }
-        match self.logs.get(&(heading.signer.clone(), heading.log)) {
+        match self.logs.get(&(signer.clone(), log)) {
             Some(log) if log.held.len() >= MAX_SEGMENTS => full("number of segments"),
             Some(_) => Ok(()),
             None => {
                 let signers: BTreeSet<&NodeId> = self.logs.keys().map(|(signer, _)| signer).collect();
-                let logs = self.logs.keys().filter(|(signer, _)| *signer == heading.signer).count();
+                let logs = of_signer().count();
                 if logs >= MAX_LOGS || (logs == 0 && signers.len() >= MAX_SIGNERS) {
                     return full("number of logs");
                 }
@@ -153,7 +156,7 @@ impl Segments {
             .filter(|(_, last)| *last <= heading.last)
             .collect();
         for range in within {
-            self.entries -= log.held.remove(&range).map_or(0, |held| held.entries);
+            log.entries -= log.held.remove(&range).map_or(0, |held| held.entries);
         }
         let expires_at = match entries.iter().any(|entry| entry.expires_at == 0) {
             true => 0,
@@ -162,7 +165,7 @@ impl Segments {
         if has_expired(expires_at, unix_s) {
             return;
         }
-        self.entries += entries.len();
+        log.entries += entries.len();
         let issued_at = heading.issued_at;
         let held = Held { segment: Arc::new(segment), entries: entries.len(), issued_at, expires_at };
         log.held.insert((heading.first, heading.last), held);
@@ -170,7 +173,6 @@ impl Segments {
 
     pub(super) fn remove_log(&mut self, signer: &NodeId, log: u64) -> Vec<Arc<RevocationSegment>> {
         let removed = self.logs.remove(&(signer.clone(), log)).unwrap_or_default();
-        self.entries -= removed.held.values().map(|held| held.entries).sum::<usize>();
         removed.held.into_values().map(|held| held.segment).collect()
     }
 
@@ -189,9 +191,10 @@ impl Segments {
     pub fn expire(&mut self, unix_s: u64) -> bool {
         let before = self.len();
         for log in self.logs.values_mut() {
+            let entries = &mut log.entries;
             log.held.retain(|_, held| {
                 let gone = has_expired(held.expires_at, unix_s);
-                self.entries -= if gone { held.entries } else { 0 };
+                *entries -= if gone { held.entries } else { 0 };
                 !gone
             });
         }
@@ -210,7 +213,7 @@ impl Segments {
 
     /// Number of revocations in all segments.
     pub fn entries(&self) -> usize {
-        self.entries
+        self.logs.values().map(|log| log.entries).sum()
     }
 
     /// All segments, by coordinator, log and number.

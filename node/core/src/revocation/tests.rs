@@ -1,8 +1,8 @@
 //! Merging, folding, and everything that is refused.
 
 use super::{
-    Bans, EXPIRY_GRACE, MAX_ENTRIES, MAX_LOGS, Ranges, SIGNATURE_CONTEXT, SegmentRefusal, Segments,
-    segment::Author,
+    Bans, EXPIRY_GRACE, MAX_ENTRIES, MAX_LOGS, MAX_OF_SIGNER, Ranges, SIGNATURE_CONTEXT, SegmentRefusal,
+    Segments, segment::Author,
 };
 use crate::{
     ClusterId, NodeId, Role, SpiffeId,
@@ -69,6 +69,25 @@ fn append(store: &mut Segments, name: &str, entries: Vec<Revocation>) {
 fn fold(store: &mut Segments, name: &str, unix_ms: u64) -> usize {
     let (own, chain) = (node(name), chain(Role::Coordinator, name));
     store.fold(&own, unix_ms, &TestKeyring::of(&own), &chain, &|_| false).expect("folded").len()
+}
+
+#[test]
+fn nobody_fills_the_room_of_the_others() {
+    let mut store = store();
+    let runs = u64::try_from(MAX_OF_SIGNER / MAX_ENTRIES).expect("small");
+    let run = vec![token("t", 0); MAX_ENTRIES];
+    for number in 0..runs {
+        let first = number * 1024 + 1;
+        let segment = seal("stolen", 1 + number % 2, (first, first + 1023), run.clone());
+        assert_eq!(merge(&mut store, segment), Ok(true));
+    }
+    let over = seal("stolen", 3, (1, 1024), run.clone());
+    assert!(matches!(merge(&mut store, over), Err(SegmentRefusal::Full { .. })));
+    let (own, chain) = (node("stolen"), chain(Role::Coordinator, "stolen"));
+    let refused = store.append(&own, run, START_MS, &TestKeyring::of(&own), &chain);
+    assert!(matches!(refused, Err(SegmentRefusal::Full { .. })), "its own promise would be empty");
+    assert_eq!(merge(&mut store, seal("c", 7, (1, 1), vec![token(1, 0)])), Ok(true));
+    append(&mut store, "d", vec![token(2, 0)]);
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl Enrolment {
                 | TrustError::OtherCluster { .. }
                 | TrustError::WrongRole { .. }
                 | TrustError::OtherCa { .. }
+                | TrustError::OtherCoordinator { .. }
                 | TrustError::Banned(_)
                 | TrustError::NotYetValid(_)
                 | TrustError::Chain { .. }
@@ -188,6 +189,8 @@ impl Enrolment {
             // What is left out was told when the node joined.
             sans: names.choose(sans).0,
             grant: presented.grant.clone(),
+            // Whoever of them is evicted takes this one along, wherever it was issued.
+            vouchers: presented.vouchers.clone(),
             validity: Validity::lasting(now, self.policy.ttl),
         };
         let (certificate, said) = certify(&ca, &request, public_key)?;

@@ -3,20 +3,24 @@
 mod coordinators;
 
 use super::*;
-use crate::identity::{inspect, pem};
 use crate::{
-    enrol::store::{MAX_USES, StoreError},
-    identity::JoinToken,
-};
-use crate::{
-    identity::{Expected, GenerateRequest, IdentityFiles, generate},
+    enrol::{
+        store::{MAX_USES, StoreError},
+        token::{StoredToken, hash},
+    },
+    identity::{
+        Expected, GenerateRequest, IdentityFiles, JoinToken, TokenId, TokenSecret, Validity, generate,
+        inspect, pem,
+    },
     persist::StateDirectory,
 };
 use p2p_core::{
-    Epoch,
+    Epoch, SpiffeId,
+    gossip::MemberView,
+    grant::Grant,
     record::{RecordView, Signer},
 };
-use p2p_proto::v1::NodeRecord;
+use p2p_proto::v1::{MemberState, NodeRecord};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tokio::net::TcpListener;
 

@@ -73,7 +73,13 @@ impl Rig {
         let view = members.iter().map(|(name, serial, ca)| {
             let spiffe = SpiffeId::new("shop".parse().unwrap(), Role::Worker, name.parse().unwrap());
             let validity = Validity::days(UnixTime::now(), 30).unwrap();
-            let leaf = LeafRequest { spiffe: spiffe.clone(), sans: vec![], grant: None, validity };
+            let leaf = LeafRequest {
+                spiffe: spiffe.clone(),
+                sans: vec![],
+                grant: None,
+                vouchers: Vec::new(),
+                validity,
+            };
             let node = NodeRecord {
                 certificate_chain: vec![ca.issue(&leaf).unwrap().der().to_vec().into()],
                 bundle_serial: *serial,

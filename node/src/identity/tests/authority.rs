@@ -121,6 +121,49 @@ fn a_ca_below_a_root_of_no_cluster_speaks_for_the_cluster_it_names() {
 }
 
 #[test]
+fn a_coordinators_ca_vouches_for_no_other_coordinator() {
+    let ca = issuer("c");
+    let own = below(&ca, "c-2");
+    for (spiffe, usage) in [
+        ("spiffe://c/coordinator/c-1", Usage::Client),
+        ("spiffe://c/coordinator/c-1", Usage::Server),
+        ("spiffe://c/coordinator/c-1", Usage::Manifest),
+        ("spiffe://c/token-signer/c-1", Usage::TokenSigning),
+    ] {
+        let error = trust(&[&ca]).verify(&chain(&own, spiffe), usage, now()).unwrap_err();
+        assert!(
+            matches!(&error, TrustError::OtherCoordinator { coordinator, .. } if *coordinator == node("c-2")),
+            "{spiffe}: {error}"
+        );
+        assert!(trust(&[&ca]).verify(&chain(&ca, spiffe), usage, now()).is_ok(), "a root's may");
+    }
+}
+
+#[test]
+fn a_certificate_falls_with_whoever_issued_those_that_it_replaced() {
+    let ca = issuer("c");
+    let (three, bans) = (below(&ca, "c-3"), Bans::default());
+    let trust = trust(&[&ca]).with_bans(bans.clone());
+    let renewed = LeafRequest { vouchers: vec![node("c-2")], ..request("spiffe://c/worker/w") };
+    let by_root = pem::certificates(ca.issue(&renewed).unwrap().cert_pem.as_bytes()).unwrap();
+    let by_three = pem::certificates(three.issue(&renewed).unwrap().cert_pem.as_bytes()).unwrap();
+    assert_eq!(trust.verify(&by_root, Usage::Server, now()).unwrap().vouchers, [node("c-2")]);
+    let vouchers = [node("c-2"), node("c-3")];
+    assert_eq!(trust.verify(&by_three, Usage::Server, now()).unwrap().vouchers, vouchers);
+    bans.set(names(&["c-2"]));
+    for chain in [&by_root, &by_three] {
+        assert!(matches!(trust.verify(chain, Usage::Server, now()), Err(TrustError::Banned(_))));
+        assert_eq!(bans.banned_in(chain), Some(node("c-2")));
+    }
+    bans.set(names(&["c-3"]));
+    assert!(trust.verify(&by_root, Usage::Server, now()).is_ok());
+    assert!(matches!(trust.verify(&by_three, Usage::Server, now()), Err(TrustError::Banned(_))));
+    let many = (0..33).map(|number| node(&format!("c-{number}"))).collect();
+    let refused = ca.issue(&LeafRequest { vouchers: many, ..request("spiffe://c/worker/w") });
+    assert!(matches!(refused, Err(CaError::Vouchers(33))));
+}
+
+#[test]
 fn evicting_a_coordinator_bans_what_it_signed_and_nothing_else() {
     let ca = issuer("c");
     let (two, three, bans) = (below(&ca, "c-2"), below(&ca, "c-3"), Bans::default());

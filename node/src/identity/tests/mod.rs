@@ -32,7 +32,7 @@ pub(super) fn issuer(cluster: &str) -> Ca {
 
 pub(super) fn request(spiffe: &str) -> LeafRequest {
     let validity = Validity::days(now(), 30).unwrap();
-    LeafRequest { spiffe: spiffe.parse().unwrap(), sans: vec![], grant: None, validity }
+    LeafRequest { spiffe: spiffe.parse().unwrap(), sans: vec![], grant: None, vouchers: Vec::new(), validity }
 }
 
 /// A request whose validity ended yesterday.

@@ -42,6 +42,8 @@ struct Evicted<'a> {
     enforced: u32,
     connections_closed: u32,
     missing: &'a [String],
+    banned_with: &'a [String],
+    may_hold_root: bool,
     seconds: f64,
 }
 
@@ -58,6 +60,8 @@ pub(crate) async fn run(args: &EvictArgs, session: &Session<'_>, output: &Output
         enforced: receipt.enforced,
         connections_closed: receipt.connections_closed,
         missing: &receipt.missing,
+        banned_with: &receipt.banned_with,
+        may_hold_root: receipt.may_hold_root,
         seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
     };
     output.object("Eviction", &body, |_| sentence(args.node.as_str(), &receipt, took))?;
@@ -82,6 +86,17 @@ fn sentence(node: &str, receipt: &EvictResponse, took: Duration) -> String {
             receipt.missing.join(", ")
         ));
     }
+    if !receipt.banned_with.is_empty() {
+        text.push_str(&format!(
+            "banned with it, because it vouched for them: {}; join them again with new tokens\n",
+            receipt.banned_with.join(", ")
+        ));
+    }
+    if receipt.may_hold_root {
+        text.push_str(&format!(
+            "if {node} has the key of the root, what it signs for others is believed until `p2pctl ca rotate`\n"
+        ));
+    }
     text
 }
 
@@ -103,11 +118,15 @@ mod tests {
             connections_closed: 1,
             missing: vec!["w1".into()],
             already: true,
+            banned_with: vec!["w4".into(), "w5".into()],
+            may_hold_root: true,
         };
         assert_eq!(
             sentence("w3", &some, Duration::from_secs(5)),
             "evicted w3 (it was already): enforced on 1 of 2 nodes in 5.0 s, 1 connection closed\n\
-             no answer from w1; they learn of it by gossip\n"
+             no answer from w1; they learn of it by gossip\n\
+             banned with it, because it vouched for them: w4, w5; join them again with new tokens\n\
+             if w3 has the key of the root, what it signs for others is believed until `p2pctl ca rotate`\n"
         );
     }
 }

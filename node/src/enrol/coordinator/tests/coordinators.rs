@@ -23,6 +23,7 @@ async fn a_coordinator_gets_a_ca_of_its_own_and_the_same_again() {
         spiffe: "spiffe://shop/worker/w-2".parse().unwrap(),
         sans: vec![],
         grant: None,
+        vouchers: Vec::new(),
         validity: Validity::days(UnixTime::now(), 1).unwrap(),
     };
     let leaf = pem::certificates(own.issue(&leaf).unwrap().cert_pem.as_bytes()).unwrap();
@@ -111,7 +112,13 @@ async fn a_coordinators_ca_is_issued_anew_for_its_own_key_and_name_only() {
     let root = Ca::load(&files.ca_cert, &files.ca_key).unwrap();
     let proof = |ca: &Ca, spiffe: &str| {
         let validity = Validity::days(UnixTime::now(), 1).unwrap();
-        let leaf = LeafRequest { spiffe: spiffe.parse().unwrap(), sans: vec![], grant: None, validity };
+        let leaf = LeafRequest {
+            spiffe: spiffe.parse().unwrap(),
+            sans: vec![],
+            grant: None,
+            vouchers: Vec::new(),
+            validity,
+        };
         let pem = ca.issue(&leaf).unwrap().cert_pem;
         pem::certificates(pem.as_bytes()).unwrap().iter().map(|der| der.to_vec()).collect::<Vec<_>>()
     };

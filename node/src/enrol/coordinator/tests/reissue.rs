@@ -54,7 +54,7 @@ impl Rig {
         let files = self.directory.path().join("certs");
         let ca = Ca::load(&files.join("ca_cert.pem"), &files.join("ca_key.pem")).unwrap();
         let (spiffe, key) = (spiffe.parse().unwrap(), key());
-        let request = LeafRequest { spiffe, sans: vec![], grant: None, validity };
+        let request = LeafRequest { spiffe, sans: vec![], grant: None, vouchers: Vec::new(), validity };
         let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
         Joined::with(key, vec![ca.certify(&request, &public_key).unwrap().to_vec()])
     }
@@ -104,6 +104,33 @@ async fn a_renewal_gives_the_same_again_for_another_key_whatever_the_request_wis
     let info = inspect(pem::to_text(&enrolled.chain[0]).as_bytes(), UnixTime::now()).unwrap().remove(0);
     assert_eq!((info.is_ca, info.dns_names), (false, vec!["new.example".to_owned()]));
     assert_eq!(rig.counted("renewed"), "1");
+}
+
+#[tokio::test]
+async fn a_renewal_says_who_issued_what_it_replaces() {
+    let (rig, now) = (rig().await, UnixTime::now());
+    let files = rig.directory.path().join("certs");
+    let root = Ca::load(&files.join("ca_cert.pem"), &files.join("ca_key.pem")).unwrap();
+    let (cluster, c2, ca_key) = ("shop".parse().unwrap(), "c-2".parse::<NodeId>().unwrap(), key());
+    let public_key = rcgen::PublicKeyData::subject_public_key_info(&ca_key);
+    let der = root.certify_coordinator(&cluster, &c2, &public_key, now).unwrap();
+    let own = Ca::from_issuer_pem(&pem::to_text(&der), &ca_key.serialize_pem()).unwrap();
+    let (node_key, validity) = (key(), Validity::days(now, 1).unwrap());
+    let spiffe = "spiffe://shop/worker/w".parse().unwrap();
+    let request = LeafRequest { spiffe, sans: vec![], grant: None, vouchers: vec![], validity };
+    let leaf = own.certify(&request, &rcgen::PublicKeyData::subject_public_key_info(&node_key)).unwrap();
+    let chain = vec![leaf.to_vec(), der.to_vec()];
+    let certificate = PeerCertificate::parse_chain(&chain).unwrap();
+    let node = Joined { key: node_key, chain, certificate };
+
+    let new = key();
+    let renewed = rig.enrolment.renew_now(&node.renewal(&new), now).unwrap();
+    let again = Joined::with(new, renewed);
+    let vouchers = vec![c2];
+    assert_eq!(again.certificate.vouchers, vouchers, "issued by the root, for what c-2's CA said");
+    assert_eq!(rig.renew(&again.renewal(&key()), now).unwrap().vouchers, vouchers, "and for good");
+    let late = rig.recover(&again.recovery(&key()), again.after_its_end(DAY));
+    assert_eq!(late.unwrap().vouchers, vouchers);
 }
 
 #[tokio::test]
