@@ -307,7 +307,7 @@ impl Task {
         }
         self.links.remove(peer);
         // A member's last stream broke: dial at once. If nobody listens there any more, that is evidence.
-        let alive = self.engine.view().members.get(peer).filter(|member| member.serves());
+        let alive = self.engine.members().get(peer).filter(|member| member.serves());
         if let Some(address) = alive.and_then(|member| member.address)
             && !self.leaving
         {
@@ -404,7 +404,7 @@ impl Task {
             return;
         }
         self.seeds_running = true;
-        let members = self.engine.view().members.values();
+        let members = self.engine.members().values();
         let reached: HashSet<SocketAddr> = members
             .filter(|member| member.state == MemberState::Alive)
             .filter_map(|member| member.address)

@@ -64,7 +64,7 @@ fn node_info(node: &NodeId, member: &MemberView) -> NodeInfo {
         epoch: member.epoch.0,
         version: record.version.clone(),
         services: member.records.services.keys().map(ToString::to_string).collect(),
-        rtt_ms: member.rtt.map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
+        rtt_ms: member.rtt.get().map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
         last_change: Some(timestamp_ms(member.since_unix_ms)),
         cert_expires_at: Some(Timestamp { seconds: member.records.signer.expires_at, nanos: 0 }),
         evicted: member.evicted,

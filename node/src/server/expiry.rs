@@ -101,7 +101,7 @@ mod tests {
             epoch: Epoch(1),
             current: true,
             address: None,
-            rtt: None,
+            rtt: p2p_core::membership::Rtt::default(),
             records: Arc::new(RecordView {
                 node: NodeRecord::default(),
                 services: Default::default(),

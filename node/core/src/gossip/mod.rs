@@ -26,14 +26,16 @@ pub use view::{MemberView, View};
 use crate::{
     ClusterId, Epoch, Moment, NodeId,
     membership::{Identity, Membership},
-    record::{Keyring, Manifest, Merge, OwnRecords, Refusal, Store},
+    record::{Keyring, Manifest, Merge, OwnRecords, Refusal, Store, Version},
     revocation::{Bans, Segments},
 };
-use p2p_proto::v1::{self, MemberState, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind};
+use p2p_proto::v1::{
+    self, Digest, DigestRange, MemberState, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind,
+};
 use rand::{
     SeedableRng,
     rngs::StdRng,
-    seq::{IteratorRandom as _, SliceRandom as _},
+    seq::{IndexedRandom as _, IteratorRandom as _},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -54,6 +56,8 @@ const MISSING_PAUSE: Duration = Duration::from_millis(500);
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Most owners asked for at once that have not arrived by themselves.
 const MISSING_AT_ONCE: usize = 8;
+/// Most ranges of a digest in one message; each takes about 1 KiB at most.
+const RANGES_PER_MESSAGE: usize = 256;
 /// Most events and effects kept while nobody drains them.
 const QUEUE_LIMIT: usize = 65_536;
 
@@ -81,6 +85,8 @@ pub struct Engine {
     store: Store,
     own: OwnRecords,
     sequence: u64,
+    /// What this life has published last.
+    own_state: Option<Version>,
     /// Owners whose newest state is to be pushed, and who sent it here.
     unpushed: BTreeMap<NodeId, Option<NodeId>>,
     push_at: Option<Moment>,
@@ -89,6 +95,16 @@ pub struct Engine {
     missing_at: Moment,
     first_seen: BTreeMap<NodeId, Moment>,
     tracked: BTreeMap<NodeId, Tracked>,
+    members: BTreeMap<NodeId, MemberView>,
+    /// Nodes whose place in `members` may have changed.
+    dirty: BTreeSet<NodeId>,
+    /// Owners that are kept out of sight, and until when.
+    hidden: BTreeMap<NodeId, Moment>,
+    /// Active members whose present records are not here.
+    lacking: BTreeSet<NodeId>,
+    /// Our own life as `members` shows it.
+    shown: Option<Identity>,
+    purge_at: Moment,
     conflicts: VecDeque<Moment>,
     slowed_until: Moment,
     /// Highest epoch of this node that a peer's hello told.
@@ -100,6 +116,8 @@ pub struct Engine {
     effects: VecDeque<Effect>,
     events: VecDeque<Event>,
     view: Arc<View>,
+    /// Whether `members` has changed since the view was made.
+    outdated: bool,
 }
 
 impl Engine {
@@ -123,6 +141,7 @@ impl Engine {
             rng,
             own: OwnRecords::default(),
             sequence: 0,
+            own_state: None,
             unpushed: BTreeMap::new(),
             push_at: None,
             exchange_at: Moment::default(),
@@ -130,6 +149,12 @@ impl Engine {
             missing_at: Moment::default(),
             first_seen: BTreeMap::new(),
             tracked: BTreeMap::new(),
+            members: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            hidden: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            shown: None,
+            purge_at: Moment::default(),
             conflicts: VecDeque::new(),
             slowed_until: Moment::default(),
             told_epoch: None,
@@ -137,6 +162,7 @@ impl Engine {
             effects: VecDeque::new(),
             events: VecDeque::new(),
             view: Arc::default(),
+            outdated: false,
         }
     }
 
@@ -145,8 +171,16 @@ impl Engine {
         self.membership.own()
     }
 
-    /// The cluster as of the last [`Self::settle`].
-    pub fn view(&self) -> &Arc<View> {
+    /// All members as of the last [`Self::settle`], this node included.
+    pub fn members(&self) -> &BTreeMap<NodeId, MemberView> {
+        &self.members
+    }
+
+    /// The same to be kept: another one after each change.
+    pub fn view(&mut self) -> &Arc<View> {
+        if std::mem::take(&mut self.outdated) {
+            self.view = Arc::new(View { members: self.members.clone() });
+        }
         &self.view
     }
 
@@ -163,13 +197,15 @@ impl Engine {
     /// The highest epoch known of `node`, for the hello to it.
     pub fn known_epoch(&self, node: &NodeId) -> Option<Epoch> {
         let record = self.store.version(node).map(|(epoch, _)| epoch);
-        let life = self.membership.lives().find(|(life, _)| life.node == *node).map(|(life, _)| life.epoch);
+        let life = self.membership.get(node).map(|(life, _)| life.epoch);
         record.max(life)
     }
 
     /// When [`Self::tick`] must be called next.
     pub fn next_deadline(&self) -> Moment {
-        [self.membership.next_deadline(), self.push_at, self.missing_deadline(), self.spread.next_deadline()]
+        let hidden = self.hidden.values().min().copied();
+        let (missing, spread) = (self.missing_deadline(), self.spread.next_deadline());
+        [self.membership.next_deadline(), self.push_at, missing, spread, hidden]
             .into_iter()
             .flatten()
             .chain([self.exchange_at, self.seeds_at])
@@ -183,10 +219,11 @@ impl Engine {
             return;
         }
         self.told_epoch = self.told_epoch.max(peer.known_epoch);
-        let active = self.membership.active().any(|member| *member == peer.identity);
-        if !active {
+        let node = &peer.identity.node;
+        let known = self.membership.get(node).is_some_and(|(life, _)| *life == peer.identity);
+        if !known || !self.membership.is_active(node) {
             self.membership.announce(now, peer.identity.clone());
-            let digest = Kind::Digest(self.store.digest());
+            let digest = Kind::Digest(self.store.opening(self.keyring.as_ref()));
             self.send(peer.identity.node.clone(), peer.identity.address, digest);
             self.compare_revocations(&peer.identity.node);
         }
@@ -215,9 +252,10 @@ impl Engine {
             Kind::Membership(packet) => self.membership.receive(now, unix_ms, peer, &packet)?,
             Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
             Kind::Digest(digest) => {
-                let (newer_here, newer_there) = self.store.compare(&digest);
-                self.answer(peer, &newer_here);
-                self.request(peer, &newer_there);
+                let found = self.store.compare(&digest, self.keyring.as_ref());
+                self.answer(peer, &found.newer_here);
+                self.request(peer, &found.newer_there);
+                self.send_ranges(peer, found.ranges);
             }
             Kind::StatesRequest(request) => {
                 let owners: BTreeSet<NodeId> =
@@ -245,6 +283,7 @@ impl Engine {
                         self.note(Event::NotGranted { owner: owner.clone(), services });
                     }
                     self.first_seen.entry(owner.clone()).or_insert(now);
+                    self.dirty.insert(owner.clone());
                     self.unpushed.insert(owner, Some(peer.clone()));
                     self.push_at.get_or_insert(now + PUSH_DELAY);
                 }
@@ -277,11 +316,13 @@ impl Engine {
         }
         if self.missing_deadline().is_some_and(|at| at <= now) {
             self.missing_at = now + MISSING_PAUSE;
-            for life in self.missing() {
-                self.store.readmit(&life.node);
-                self.request(&life.node, std::slice::from_ref(&life.node));
+            for node in self.missing() {
+                self.store.readmit(&node);
+                self.request(&node, std::slice::from_ref(&node));
             }
         }
+        let shown = self.hidden.extract_if(.., |_, until| *until <= now);
+        self.dirty.extend(shown.map(|(node, _)| node));
     }
 
     /// Pushes what is new to a few random members: enough that all hear of it with few rounds, and not to
@@ -302,7 +343,7 @@ impl Engine {
 
     fn exchange(&mut self) {
         if let Some(peer) = self.random_members(1).pop() {
-            let digest = Kind::Digest(self.store.digest());
+            let digest = Kind::Digest(self.store.digest(self.keyring.as_ref()));
             self.send(peer.node.clone(), peer.address, digest);
             if !self.revocations.is_empty() {
                 self.send_positions(&peer.node, true);
@@ -312,9 +353,9 @@ impl Engine {
 
     /// Up to `count` members that are active and not evicted.
     fn random_members(&mut self, count: usize) -> Vec<Identity> {
-        let banned = self.bans.banned();
-        let members = self.membership.active().filter(|life| !banned.contains(&life.node)).cloned();
-        members.sample(&mut self.rng, count)
+        let (active, banned) = (self.membership.active(), self.bans.banned());
+        let sampled = active.sample(&mut self.rng, count + banned.len());
+        sampled.filter(|life| !banned.contains(&life.node)).take(count).cloned().collect()
     }
 
     fn look_for_others(&mut self, now: Moment) {
@@ -331,26 +372,18 @@ impl Engine {
         }
     }
 
-    fn lacks_records(&self, life: &Identity) -> bool {
-        !self.is_banned(&life.node) && self.store.get(&life.node).is_none_or(|owner| owner.epoch < life.epoch)
-    }
-
     /// Some active members whose present records are not here. At random, so that a few that never answer
     /// do not keep the others waiting.
-    fn missing(&mut self) -> Vec<Identity> {
-        let mut lacking: Vec<Identity> =
-            self.membership.active().filter(|life| self.lacks_records(life)).cloned().collect();
-        lacking.shuffle(&mut self.rng);
-        lacking.truncate(MISSING_AT_ONCE);
-        lacking
+    fn missing(&mut self) -> Vec<NodeId> {
+        self.lacking.iter().cloned().sample(&mut self.rng, MISSING_AT_ONCE)
     }
 
     fn missing_deadline(&self) -> Option<Moment> {
-        self.membership.active().any(|life| self.lacks_records(life)).then_some(self.missing_at)
+        (!self.lacking.is_empty()).then_some(self.missing_at)
     }
 
     fn address_of(&self, node: &NodeId) -> Option<SocketAddr> {
-        self.membership.lives().find(|(life, _)| life.node == *node).map(|(life, _)| life.address)
+        self.membership.get(node).map(|(life, _)| life.address)
     }
 
     fn answer(&mut self, to: &NodeId, owners: &[NodeId]) {
@@ -371,6 +404,14 @@ impl Engine {
         }
         for chunk in chunks {
             self.send_known(to, Kind::States(chunk));
+        }
+    }
+
+    fn send_ranges(&mut self, to: &NodeId, ranges: Vec<DigestRange>) {
+        let mut ranges = ranges.into_iter().peekable();
+        while ranges.peek().is_some() {
+            let ranges = ranges.by_ref().take(RANGES_PER_MESSAGE).collect();
+            self.send_known(to, Kind::Digest(Digest { ranges }));
         }
     }
 
@@ -419,10 +460,7 @@ impl Engine {
             self.renewals = self.membership.renewals();
             self.note(Event::Renewed);
         }
-        let view = self.build_view(now, unix_ms);
-        if *self.view != view {
-            self.view = Arc::new(view);
-        }
+        self.update_members(now, unix_ms);
         self.purge(now);
     }
 }

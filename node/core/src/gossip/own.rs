@@ -24,6 +24,8 @@ impl Engine {
         let merged = self.store.merge(state, unix_ms, self.keyring.as_ref())?;
         self.own = records;
         if let Merge::New(owner) = merged {
+            self.own_state = self.store.full_version(&owner);
+            self.dirty.insert(owner.clone());
             self.unpushed.insert(owner, None);
             self.push_at.get_or_insert(now);
         }
@@ -51,10 +53,12 @@ impl Engine {
     /// failure detection, or by a hello.
     fn later_life(&self) -> Option<Epoch> {
         let own = self.own();
-        let records = self.store.version(&own.node).filter(|known| *known > (own.epoch, self.sequence));
+        // Also another state of the number that ours has: somebody with our key signed it.
+        let records = self.store.full_version(&own.node).filter(|known| Some(*known) > self.own_state);
+        let records = records.filter(|(epoch, ..)| *epoch >= own.epoch);
         let told = self.told_epoch.filter(|told| *told > own.epoch);
         let life = self.membership.usurper().map(|life| life.epoch);
-        records.map(|(epoch, _)| epoch).max(told).max(life)
+        records.map(|(epoch, ..)| epoch).max(told).max(life)
     }
 
     /// When somebody knows a later life of this node, takes a higher epoch. When that keeps happening,

@@ -250,6 +250,7 @@ impl Engine {
     fn apply_bans(&mut self, signer: &NodeId, entries: &[Revocation]) {
         let own = self.own().node.clone();
         let (mut changed, before) = (false, self.is_banned(&own));
+        let banned_before = self.bans.banned().clone();
         for entry in entries {
             if let Some(What::Node(eviction)) = &entry.what {
                 changed |= self.bans.apply(signer, eviction);
@@ -259,6 +260,9 @@ impl Engine {
             return;
         }
         let banned: BTreeSet<NodeId> = self.bans.banned().clone();
+        let changed = banned_before.symmetric_difference(&banned).cloned();
+        self.dirty.extend(changed);
+        self.store.set_banned(banned.clone(), self.keyring.as_ref());
         match (before, banned.contains(&own)) {
             (false, true) => self.note(Event::Evicted),
             (true, false) => self.note(Event::Readmitted),
@@ -332,7 +336,7 @@ impl Engine {
             .map(|(node, _)| node.clone())
             .collect();
         for node in due {
-            let active = self.membership.active().any(|life| life.node == node) && !self.is_banned(&node);
+            let active = self.membership.is_active(&node) && !self.is_banned(&node);
             match self.spread.unanswered.get_mut(&node) {
                 Some((at, asked)) if active && *asked < MAX_ASKED => {
                     (*at, *asked) = (now + ANSWER_PAUSE, *asked + 1);

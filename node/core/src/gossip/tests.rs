@@ -55,7 +55,7 @@ fn a_change_reaches_all_within_a_second() {
         });
         let arrived = |net: &Net| {
             let n5 = node("n5");
-            net.running().all(|(_, p)| p.engine.view().members[&n5].records.services.len() == 2)
+            net.running().all(|(_, p)| p.engine.members()[&n5].records.services.len() == 2)
         };
         measured("update at 16", net.until(secs(1), "update", arrived));
     }
@@ -138,7 +138,7 @@ fn a_restart_on_another_address_is_alive_again_at_once() {
         let back = |net: &Net| {
             net.all_alive()
                 && net.running().all(|(_, process)| {
-                    let member = &process.engine.view().members[&node("n4")];
+                    let member = &process.engine.members()[&node("n4")];
                     member.epoch == epoch && member.address == Some(([127, 0, 0, 1], 2004).into())
                 })
         };
@@ -164,7 +164,7 @@ fn a_node_whose_clock_fell_back_takes_an_epoch_above_the_one_known() {
         measured("raised epoch", again.until(secs(3), "return", Net::all_alive));
         assert_eq!(again.processes[back].persisted, [above]);
         assert!(again.processes[back].events.iter().any(|(_, e)| *e == Event::EpochRaised { to: above }));
-        assert_eq!(again.processes[0].engine.view().members[&node("late")].epoch, above);
+        assert_eq!(again.processes[0].engine.members()[&node("late")].epoch, above);
     }
     assert!(net.processes[known].persisted.is_empty());
 }
@@ -207,7 +207,7 @@ fn two_holders_of_one_id_raise_the_alarm_and_the_cluster_stays_calm() {
     net.crash(twin);
     let reign = |net: &Net| {
         let own = net.processes[2].engine.own();
-        let is_seen = |p: &net::Process| p.engine.view().members[&own.node].address == Some(own.address);
+        let is_seen = |p: &net::Process| p.engine.members()[&own.node].address == Some(own.address);
         net.all_alive() && net.running().all(|(_, process)| is_seen(process))
     };
     measured("peace after a conflict", net.until(secs(90), "peace", reign));

@@ -3,7 +3,7 @@
 use super::{Engine, Event, Tracked};
 use crate::{
     Epoch, Moment, NodeId, Role,
-    membership::{Identity, Liveness},
+    membership::{Liveness, Rtt},
     record::RecordView,
 };
 use p2p_proto::v1::MemberState;
@@ -13,6 +13,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 const UNSEEN_GRACE: Duration = Duration::from_secs(10);
 /// Owners gone for longer are forgotten.
 const PURGE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often it is looked for such.
+const PURGE_PAUSE: Duration = Duration::from_secs(60);
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +31,7 @@ pub struct MemberView {
     /// Where its present start accepts connections; `None` while failure detection does not know that start.
     pub address: Option<SocketAddr>,
     /// Round-trip time of the last answered probe.
-    pub rtt: Option<Duration>,
+    pub rtt: Rtt,
     /// What it publishes.
     pub records: Arc<RecordView>,
     /// Whether a coordinator has banned it from the cluster.
@@ -63,56 +65,90 @@ impl View {
 }
 
 impl Engine {
-    /// Membership decides who is seen and in which state, the store what it publishes.
-    pub(super) fn build_view(&mut self, now: Moment, unix_ms: u64) -> View {
-        let lives: BTreeMap<&NodeId, (&Identity, Liveness)> =
-            self.membership.lives().map(|(life, liveness)| (&life.node, (life, liveness))).collect();
-        let own = self.membership.own();
-        let mut members = BTreeMap::new();
-        let mut changes = Vec::new();
-        for (node, owner) in self.store.owners() {
-            let life =
-                if *node == own.node { Some((own, Liveness::Alive)) } else { lives.get(node).copied() };
-            let newer_life = life.is_some_and(|(life, _)| life.epoch > owner.epoch);
-            let evicted = self.is_banned(node);
-            let state = match life {
-                _ if evicted => MemberState::Down,
-                _ if owner.view.node.leaving && !newer_life => MemberState::Left,
-                Some((_, Liveness::Alive)) => MemberState::Alive,
-                Some((_, Liveness::Suspect)) => MemberState::Suspect,
-                Some((_, Liveness::Down)) => MemberState::Down,
-                None if self.first_seen.get(node).is_none_or(|at| now.since(*at) >= UNSEEN_GRACE) => {
-                    MemberState::Down
+    /// Brings `members` in line with membership, which decides who is seen and in which state, and with the store, which
+    /// holds what they publish; of those nodes only of which something has changed.
+    pub(super) fn update_members(&mut self, now: Moment, unix_ms: u64) {
+        self.dirty.append(&mut self.membership.take_changed());
+        if self.shown.as_ref() != Some(self.own()) {
+            self.shown = Some(self.own().clone());
+            self.dirty.insert(self.own().node.clone());
+        }
+        for node in std::mem::take(&mut self.dirty) {
+            let member = self.look_at(now, unix_ms, &node);
+            let changed = match &member {
+                Some(member) => self.members.get(&node) != Some(member),
+                None => self.members.contains_key(&node),
+            };
+            if changed {
+                self.outdated = true;
+                match member {
+                    Some(member) => drop(self.members.insert(node, member)),
+                    None => drop(self.members.remove(&node)),
                 }
-                None => continue,
-            };
-            let before = self.tracked.get(node);
-            if before.is_none_or(|before| before.state != state) {
-                changes.push((node.clone(), before.map(|before| before.state), state));
             }
-            let since_unix_ms =
-                before.filter(|before| before.state == state).map_or(unix_ms, |before| before.since_unix_ms);
-            let epoch = life.map_or(owner.epoch, |(life, _)| life.epoch.max(owner.epoch));
-            let member = MemberView {
-                state,
-                since_unix_ms,
-                epoch,
-                current: owner.epoch == epoch && !owner.view.node.leaving && !evicted,
-                address: life.filter(|(life, _)| life.epoch == epoch).map(|(life, _)| life.address),
-                rtt: self.membership.rtt(node),
-                records: owner.view.clone(),
-                evicted,
-            };
-            members.insert(node.clone(), member);
         }
-        for (node, from, to) in changes {
-            self.tracked.insert(node.clone(), Tracked { state: to, since_unix_ms: unix_ms, changed: now });
-            self.note(Event::Member { node, from, to });
+    }
+
+    fn look_at(&mut self, now: Moment, unix_ms: u64, node: &NodeId) -> Option<MemberView> {
+        let own = self.own();
+        let is_own = *node == own.node;
+        let life = match is_own {
+            true => Some((own.clone(), Liveness::Alive)),
+            false => self.membership.get(node).map(|(life, liveness)| (life.clone(), liveness)),
+        };
+        let evicted = self.is_banned(node);
+        let owner = self.store.get(node);
+        let newer_life = |epoch| life.as_ref().is_some_and(|(life, _)| life.epoch > epoch);
+        let lacks = !is_own
+            && !evicted
+            && self.membership.is_active(node)
+            && owner.is_none_or(|owner| newer_life(owner.epoch));
+        match lacks {
+            true => self.lacking.insert(node.clone()),
+            false => self.lacking.remove(node),
+        };
+        let owner = self.store.get(node)?;
+        let state = match &life {
+            _ if evicted => MemberState::Down,
+            _ if owner.view.node.leaving && !newer_life(owner.epoch) => MemberState::Left,
+            Some((_, Liveness::Alive)) => MemberState::Alive,
+            Some((_, Liveness::Suspect)) => MemberState::Suspect,
+            Some((_, Liveness::Down)) => MemberState::Down,
+            None => match self.first_seen.get(node).map(|at| *at + UNSEEN_GRACE).filter(|until| now < *until)
+            {
+                Some(until) => {
+                    self.hidden.insert(node.clone(), until);
+                    return None;
+                }
+                None => MemberState::Down,
+            },
+        };
+        let before = self.tracked.get(node).filter(|before| before.state == state);
+        let since_unix_ms = before.map_or(unix_ms, |before| before.since_unix_ms);
+        let epoch = life.as_ref().map_or(owner.epoch, |(life, _)| life.epoch.max(owner.epoch));
+        let member = MemberView {
+            state,
+            since_unix_ms,
+            epoch,
+            current: owner.epoch == epoch && !owner.view.node.leaving && !evicted,
+            address: life.filter(|(life, _)| life.epoch == epoch).map(|(life, _)| life.address),
+            rtt: Rtt::default(),
+            records: owner.view.clone(),
+            evicted,
+        };
+        if before.is_none() {
+            let tracked = Tracked { state, since_unix_ms: unix_ms, changed: now };
+            let from = self.tracked.insert(node.clone(), tracked).map(|before| before.state);
+            self.note(Event::Member { node: node.clone(), from, to: state });
         }
-        View { members }
+        Some(MemberView { rtt: self.membership.rtt(node), ..member })
     }
 
     pub(super) fn purge(&mut self, now: Moment) {
+        if now < self.purge_at {
+            return;
+        }
+        self.purge_at = now + PURGE_PAUSE;
         let gone: Vec<NodeId> = self
             .tracked
             .iter()
@@ -123,9 +159,11 @@ impl Engine {
             .map(|(node, _)| node.clone())
             .collect();
         for node in gone {
-            self.store.purge(&node);
+            self.store.purge(&node, self.keyring.as_ref());
             self.tracked.remove(&node);
             self.first_seen.remove(&node);
+            self.members.remove(&node);
+            self.outdated = true;
         }
     }
 }

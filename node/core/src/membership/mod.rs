@@ -20,7 +20,9 @@
 //! Papers: SWIM (Das, Gupta, Motivala 2002) for probes, suspicion and dissemination by piggyback.
 
 mod identity;
+mod mirror;
 mod packet;
+mod rtt;
 mod settings;
 mod suspicion;
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod tests;
 mod timers;
 
 pub use identity::{CodecError, Identity};
+pub use rtt::Rtt;
 pub use settings::{MAX_PACKET, PROBE_PERIOD, suspicion_timeout};
 
 use crate::{
@@ -39,11 +42,12 @@ use foca::{
     AccumulatingRuntime, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification, State, Timer,
 };
 use identity::WireCodec;
+use mirror::Mirror;
 use packet::Packet;
 use rand::rngs::StdRng;
 use settings::config;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 use suspicion::Suspicions;
@@ -112,7 +116,12 @@ pub struct Membership {
     suspicions: Suspicions,
     evidence: BTreeMap<NodeId, Moment>,
     pings: BTreeMap<NodeId, Ping>,
-    rtts: BTreeMap<NodeId, Duration>,
+    rtts: BTreeMap<NodeId, Rtt>,
+    /// Whom the present probe is of.
+    probed: Option<NodeId>,
+    mirror: Mirror,
+    /// Whether foca may know more than the mirror shows.
+    dirty: bool,
     outbox: VecDeque<(Identity, Bytes)>,
     renewals: u64,
     renewed_at: Option<Moment>,
@@ -135,6 +144,9 @@ impl Membership {
             evidence: BTreeMap::new(),
             pings: BTreeMap::new(),
             rtts: BTreeMap::new(),
+            probed: None,
+            mirror: Mirror::default(),
+            dirty: false,
             outbox: VecDeque::new(),
             renewals: 0,
             renewed_at: None,
@@ -162,16 +174,27 @@ impl Membership {
 
     /// Every life known of other nodes, one per node, down ones included.
     pub fn lives(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
-        let own = self.foca.identity().node.clone();
-        self.foca
-            .iter_membership_state()
-            .filter(move |member| member.id().node != own)
-            .map(|member| (member.id(), member.state().into()))
+        self.mirror.lives()
+    }
+
+    /// The life known of another node.
+    pub fn get(&self, node: &NodeId) -> Option<(&Identity, Liveness)> {
+        self.mirror.get(node)
+    }
+
+    /// Nodes whose life, address or liveness changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<NodeId> {
+        self.mirror.take_changed()
     }
 
     /// Members other than this node that are alive or suspect; none once this node has left.
-    pub fn active(&self) -> impl Iterator<Item = &Identity> {
-        self.foca.iter_members().map(Member::id).filter(|_| !self.left)
+    pub fn active(&self) -> &[Identity] {
+        if self.left { &[] } else { self.mirror.active() }
+    }
+
+    /// Whether the node is alive or suspect.
+    pub fn is_active(&self, node: &NodeId) -> bool {
+        !self.left && self.get(node).is_some_and(|(_, liveness)| liveness != Liveness::Down)
     }
 
     /// Number of active members, this node not counted.
@@ -179,9 +202,9 @@ impl Membership {
         self.foca.num_members()
     }
 
-    /// Round-trip time of the last answered probe.
-    pub fn rtt(&self, node: &NodeId) -> Option<Duration> {
-        self.rtts.get(node).copied()
+    /// Round-trip time of the last answered probe of another node, now and later.
+    pub fn rtt(&mut self, node: &NodeId) -> Rtt {
+        self.rtts.entry(node.clone()).or_default().clone()
     }
 
     /// A later life of this very node that others know of: its disk or clock was set back, or another
@@ -250,9 +273,13 @@ impl Membership {
             && let Some(ping) = self.pings.get(peer)
             && ping.number == number
         {
-            self.rtts.insert(peer.clone(), now.since(ping.sent));
+            self.rtts.entry(peer.clone()).or_default().set(now.since(ping.sent));
             self.pings.remove(peer);
         }
+        // Of a packet without news, from somebody known, foca learns nothing.
+        let known =
+            self.get(peer).is_some_and(|(life, liveness)| *life == src && liveness == Liveness::Alive);
+        let may_change = !known || !read.members.is_empty() || matches!(message, Message::TurnUndead);
         self.look_for_usurper(&read.members);
         let own = self.foca.identity();
         let taken = read.retain(&mut self.codec, packet, |member| {
@@ -262,6 +289,7 @@ impl Membership {
             }
             !full || self.foca.iter_membership_state().any(|known| known.id().node == id.node)
         })?;
+        self.dirty |= may_change;
         let result = self.foca.handle_data(&taken, &mut self.runtime);
         self.drain(now);
         self.tell_suspect(src);
@@ -361,10 +389,25 @@ impl Membership {
             self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
         }
         while let Some(timer) = self.timers.pop_due(now) {
+            self.dirty |= self.may_change(&timer);
             let result = self.foca.handle_timer(timer, &mut self.runtime);
-            self.settle(now, result);
+            self.pass_over(now, result);
         }
         self.expire_suspicions(now);
+    }
+
+    /// Whether a timer may change what foca knows: the end of a probe does if nobody answered.
+    fn may_change(&mut self, timer: &Timer<Identity>) -> bool {
+        match timer {
+            Timer::ProbeRandomMember(_) => {
+                self.probed.take().is_some_and(|probed| self.pings.remove(&probed).is_some())
+            }
+            Timer::ChangeSuspectToDown { .. } | Timer::RemoveDown(_) => true,
+            Timer::SendIndirectProbe { .. }
+            | Timer::PeriodicAnnounce(_)
+            | Timer::PeriodicAnnounceDown(_)
+            | Timer::PeriodicGossip(_) => false,
+        }
     }
 
     fn expire_suspicions(&mut self, now: Moment) {
@@ -377,8 +420,14 @@ impl Membership {
 
     /// foca's errors here concern single packets or timers (an interrupted probe cycle after a pause, a
     /// timer of a connection state that has passed); the instance stays usable after each of them.
-    fn settle(&mut self, now: Moment, _result: Result<(), foca::Error>) {
+    fn pass_over(&mut self, now: Moment, _result: Result<(), foca::Error>) {
         self.drain(now);
+    }
+
+    /// The same after what may change members.
+    fn settle(&mut self, now: Moment, result: Result<(), foca::Error>) {
+        self.dirty = true;
+        self.pass_over(now, result);
     }
 
     fn drain(&mut self, now: Moment) {
@@ -390,6 +439,7 @@ impl Membership {
             }
             if let Ok(Header { message: Message::Ping(number), .. }) = self.codec.peek(&packet) {
                 self.pings.insert(to.node.clone(), Ping { number, sent: now });
+                self.probed = Some(to.node.clone());
             }
             self.outbox.push_back((to, packet));
         }
@@ -401,6 +451,7 @@ impl Membership {
         }
         let (mut resize, mut rejoined) = (false, false);
         while let Some(notification) = self.runtime.to_notify() {
+            self.dirty = true;
             match notification {
                 OwnedNotification::MemberUp(_) => resize = true,
                 OwnedNotification::MemberDown(id) => {
@@ -427,7 +478,10 @@ impl Membership {
                 debug_assert!(false, "foca refused a configuration: {error}");
             }
         }
-        self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
+        if std::mem::take(&mut self.dirty) {
+            self.mirror.reconcile(&own, self.foca.iter_membership_state());
+            self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
+        }
         if rejoined {
             self.reconnect(now);
         }

@@ -5,20 +5,23 @@
 //!
 //! - A state is accepted only with the owner's own signature: the key of a certificate that names the owner
 //!   and chains to the cluster's trust bundle. Who passes it on proves nothing.
-//! - The newer (epoch, sequence) replaces the older whole. So merging is commutative, associative and
+//! - The newer (epoch, sequence) replaces the older whole; of two of one number the greater hash. So merging is commutative, associative and
 //!   idempotent, and a record absent from a newer manifest is deleted: no tombstones, no resurrection.
 //! - Services outside the certificate's grant, and reserved names, are not shown.
 //! - Every size is capped, per record, per owner and in all.
 //!
 //! Signing, verifying and hashing are the caller's ([`Keyring`]); this crate contains no cryptography.
 
+mod compare;
 mod manifest;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tree;
 
+pub use compare::Comparison;
 pub use manifest::{Manifest, OwnRecords, RecordView, Refusal};
-pub use store::{Merge, Owner, Store};
+pub use store::{Merge, Owner, Store, Version};
 
 use crate::{Grant, SpiffeId};
 use bytes::Bytes;

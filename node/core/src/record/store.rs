@@ -1,9 +1,28 @@
 //! All owners' states, merged.
 
-use super::{Keyring, MAX_OWNERS, MAX_STORE_BYTES, Manifest, RecordView, Refusal, manifest::weight};
+use super::{
+    Keyring, MAX_OWNERS, MAX_STORE_BYTES, Manifest, RecordView, Refusal,
+    manifest::weight,
+    tree::{Hash, Tree, leaf_of},
+};
 use crate::{ClusterId, Epoch, NodeId};
-use p2p_proto::v1::{Digest, DigestEntry, OwnerState};
-use std::{collections::BTreeMap, sync::Arc};
+use p2p_proto::v1::OwnerState;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// What orders the states of one owner: the greatest holds. Of two that an owner signed under one number, as after a
+/// restored backup, all keep the one of the greater hash.
+pub type Version = (Epoch, u64, Hash);
+
+/// Above every hash.
+pub(super) const ANY: Hash = [u8::MAX; 16];
+/// Most refused states that are remembered.
+const MAX_REFUSED: usize = 1024;
+/// How long a state that was refused is not asked for again, in ms: its owner's certificate has expired, for instance,
+/// and others may know it from before.
+const REFUSED_FOR: u64 = 10 * 60 * 1000;
 
 /// One owner's newest state.
 #[derive(Debug, Clone)]
@@ -12,6 +31,8 @@ pub struct Owner {
     pub epoch: Epoch,
     /// Number of the state within the start.
     pub sequence: u64,
+    /// Hash of the manifest.
+    pub hash: Hash,
     /// As signed, to be passed on unchanged.
     pub state: Arc<OwnerState>,
     /// Decoded.
@@ -19,8 +40,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    fn version(&self) -> (Epoch, u64) {
-        (self.epoch, self.sequence)
+    pub(super) fn version(&self) -> Version {
+        (self.epoch, self.sequence, self.hash)
     }
 }
 
@@ -39,15 +60,28 @@ pub enum Merge {
 #[derive(Debug)]
 pub struct Store {
     cluster: ClusterId,
-    owners: BTreeMap<NodeId, Owner>,
-    floors: BTreeMap<NodeId, (Epoch, u64)>,
+    pub(super) owners: BTreeMap<NodeId, Owner>,
+    floors: BTreeMap<NodeId, Version>,
+    /// What was refused and when, Unix ms.
+    refused: BTreeMap<NodeId, (Version, u64)>,
+    /// Owners that are kept out of comparisons.
+    banned: BTreeSet<NodeId>,
+    pub(super) tree: Tree,
     pub(super) bytes: usize,
 }
 
 impl Store {
     /// An empty store of `cluster`.
     pub fn new(cluster: ClusterId) -> Self {
-        Self { cluster, owners: BTreeMap::new(), floors: BTreeMap::new(), bytes: 0 }
+        Self {
+            cluster,
+            owners: BTreeMap::new(),
+            floors: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            tree: Tree::default(),
+            bytes: 0,
+        }
     }
 
     /// Merges one state. `unix_ms` bounds how far ahead its epoch may lie.
@@ -58,19 +92,45 @@ impl Store {
         keyring: &dyn Keyring,
     ) -> Result<Merge, Refusal> {
         let manifest = Manifest::peek(&state, &self.cluster)?;
-        let version = (manifest.epoch, manifest.sequence);
-        if self.version(&manifest.owner).is_some_and(|known| version <= known) {
+        let number = (manifest.epoch, manifest.sequence);
+        // Older or the very same, as nearly always: not even hashed.
+        if self.version(&manifest.owner).is_some_and(|known| number < known)
+            || self.owners.get(&manifest.owner).is_some_and(|known| known.state.manifest == state.manifest)
+        {
+            return Ok(Merge::Known(manifest.owner));
+        }
+        let hash = leaf_of(&state.manifest, keyring);
+        let version = (manifest.epoch, manifest.sequence, hash);
+        if self.full_version(&manifest.owner).is_some_and(|known| version <= known) {
             return Ok(Merge::Known(manifest.owner));
         }
         if manifest.epoch.is_too_far_ahead(unix_ms) {
             return Err(Refusal::EpochAhead { owner: manifest.owner });
         }
-        let view = manifest.open(&state, keyring)?;
-        self.insert(&manifest, state, view)?;
-        Ok(Merge::New(manifest.owner))
+        if self.is_refused(&manifest.owner, version, unix_ms) {
+            return Ok(Merge::Known(manifest.owner));
+        }
+        let inserted =
+            manifest.open(&state, keyring).and_then(|view| self.insert(&manifest, hash, state, view));
+        match inserted {
+            Ok(()) => {
+                self.show(&manifest.owner, keyring);
+                Ok(Merge::New(manifest.owner))
+            }
+            Err(refusal) => {
+                self.remember_refused(manifest.owner, version, unix_ms);
+                Err(refusal)
+            }
+        }
     }
 
-    fn insert(&mut self, manifest: &Manifest, state: OwnerState, view: RecordView) -> Result<(), Refusal> {
+    fn insert(
+        &mut self,
+        manifest: &Manifest,
+        hash: Hash,
+        state: OwnerState,
+        view: RecordView,
+    ) -> Result<(), Refusal> {
         let owner = &manifest.owner;
         let old = self.owners.get(owner).map_or(0, |owner| weight(&owner.state));
         let bytes = self.bytes - old + weight(&state);
@@ -83,11 +143,13 @@ impl Store {
         }
         self.bytes = bytes;
         self.floors.remove(owner);
+        self.refused.remove(owner);
         self.owners.insert(
             owner.clone(),
             Owner {
                 epoch: manifest.epoch,
                 sequence: manifest.sequence,
+                hash,
                 state: Arc::new(state),
                 view: Arc::new(view),
             },
@@ -95,8 +157,54 @@ impl Store {
         Ok(())
     }
 
+    /// Brings an owner's leaf in line with what is kept.
+    fn show(&mut self, owner: &NodeId, keyring: &dyn Keyring) {
+        let leaf = self.owners.get(owner).map(|owner| owner.hash);
+        self.tree.set(owner, leaf.filter(|_| !self.banned.contains(owner)), keyring);
+    }
+
+    /// Keeps exactly these owners out of comparisons: some nodes have their states from before, others take none.
+    pub fn set_banned(&mut self, banned: BTreeSet<NodeId>, keyring: &dyn Keyring) {
+        let before = std::mem::replace(&mut self.banned, banned);
+        let changed: Vec<NodeId> = before.symmetric_difference(&self.banned).cloned().collect();
+        for owner in changed {
+            self.show(&owner, keyring);
+        }
+    }
+
+    fn is_refused(&self, owner: &NodeId, version: Version, unix_ms: u64) -> bool {
+        self.refused
+            .get(owner)
+            .is_some_and(|(refused, at)| version <= *refused && unix_ms.saturating_sub(*at) < REFUSED_FOR)
+    }
+
+    fn remember_refused(&mut self, owner: NodeId, version: Version, unix_ms: u64) {
+        if self.refused.len() >= MAX_REFUSED {
+            self.refused.retain(|_, (_, at)| unix_ms.saturating_sub(*at) < REFUSED_FOR);
+        }
+        if self.refused.len() < MAX_REFUSED {
+            self.refused.insert(owner, (version, unix_ms));
+        }
+    }
+
+    /// What of `owner` is not taken: it was purged, or refused a while ago.
+    pub(super) fn not_taken(&self, owner: &NodeId) -> Option<Version> {
+        let refused = self.refused.get(owner).map(|(version, _)| *version);
+        self.floors.get(owner).copied().max(refused)
+    }
+
+    /// Every owner of which some states are not taken.
+    pub(super) fn not_takers(&self) -> impl Iterator<Item = &NodeId> {
+        self.floors.keys().chain(self.refused.keys())
+    }
+
     /// The newest (epoch, sequence) known of `owner`, also if it was purged.
     pub fn version(&self, owner: &NodeId) -> Option<(Epoch, u64)> {
+        self.full_version(owner).map(|(epoch, sequence, _)| (epoch, sequence))
+    }
+
+    /// The same with the hash that tells two states of one number apart.
+    pub fn full_version(&self, owner: &NodeId) -> Option<Version> {
         self.owners.get(owner).map(Owner::version).or_else(|| self.floors.get(owner).copied())
     }
 
@@ -112,10 +220,11 @@ impl Store {
 
     /// Forgets an owner that has long been gone, keeping its floor. Floors are as few as owners may be;
     /// beyond that the lowest node ids lose theirs first.
-    pub fn purge(&mut self, owner: &NodeId) {
+    pub fn purge(&mut self, owner: &NodeId, keyring: &dyn Keyring) {
         if let Some(gone) = self.owners.remove(owner) {
             self.bytes -= weight(&gone.state);
-            self.floors.insert(owner.clone(), gone.version());
+            self.floors.insert(owner.clone(), (gone.epoch, gone.sequence, ANY));
+            self.show(owner, keyring);
             if self.floors.len() > MAX_OWNERS {
                 self.floors.pop_first();
             }
@@ -126,47 +235,10 @@ impl Store {
     /// and is a member again in the same life, so that it has nothing newer to offer.
     pub fn readmit(&mut self, owner: &NodeId) {
         if !self.owners.contains_key(owner) {
-            self.floors.remove(owner).and_then(|(epoch, sequence)| {
-                let below = (epoch, sequence.checked_sub(1)?);
+            self.floors.remove(owner).and_then(|(epoch, sequence, _)| {
+                let below = (epoch, sequence.checked_sub(1)?, ANY);
                 self.floors.insert(owner.clone(), below)
             });
         }
-    }
-
-    /// What this store holds.
-    pub fn digest(&self) -> Digest {
-        let entries = self
-            .owners
-            .iter()
-            .map(|(name, owner)| DigestEntry {
-                owner: name.to_string(),
-                epoch: owner.epoch.0,
-                sequence: owner.sequence,
-            })
-            .collect();
-        Digest { entries }
-    }
-
-    /// Compares with another's digest: the owners that it lacks or has older, and those that we do.
-    /// Entries that do not parse are passed over.
-    pub fn compare(&self, theirs: &Digest) -> (Vec<NodeId>, Vec<NodeId>) {
-        let theirs: BTreeMap<NodeId, (Epoch, u64)> = theirs
-            .entries
-            .iter()
-            .take(MAX_OWNERS)
-            .filter_map(|entry| Some((entry.owner.parse().ok()?, (Epoch(entry.epoch), entry.sequence))))
-            .collect();
-        let newer_here = self
-            .owners
-            .iter()
-            .filter(|(name, owner)| theirs.get(*name).is_none_or(|version| *version < owner.version()))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let newer_there = theirs
-            .iter()
-            .filter(|(name, version)| self.version(name).is_none_or(|known| known < **version))
-            .map(|(name, _)| name.clone())
-            .collect();
-        (newer_here, newer_there)
     }
 }

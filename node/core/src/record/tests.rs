@@ -1,5 +1,6 @@
 //! Merging, and everything that is refused.
 
+mod compare;
 mod merge;
 mod refusals;
 

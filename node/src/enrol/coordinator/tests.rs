@@ -148,7 +148,7 @@ fn seen(role: Role, state: MemberState, expires_at: i64) -> MemberView {
         epoch: Epoch(1),
         current: true,
         address: None,
-        rtt: None,
+        rtt: p2p_core::membership::Rtt::default(),
         records: Arc::new(records),
     }
 }

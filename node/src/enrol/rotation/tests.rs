@@ -94,7 +94,7 @@ impl Rig {
                 epoch: Epoch(1),
                 current: true,
                 address: None,
-                rtt: None,
+                rtt: p2p_core::membership::Rtt::default(),
                 records: Arc::new(records),
             };
             (name.parse().unwrap(), member)

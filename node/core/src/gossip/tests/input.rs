@@ -10,8 +10,8 @@ use crate::{
     testing::{START_MS, TestKeyring, at_ms, cluster, life, node, records},
 };
 use p2p_proto::v1::{
-    self, Digest, DigestEntry, MemberState, OwnerState, OwnerStates, Record, StatesRequest,
-    gossip_message::Kind,
+    self, Digest, DigestEntries, DigestEntry, DigestRange, MemberState, OwnerState, OwnerStates, Record,
+    StatesRequest, digest_range::Content, gossip_message::Kind,
 };
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
@@ -71,10 +71,10 @@ fn a_hello_in_the_middle_of_a_stream_is_an_error() {
 fn records_of_one_who_is_no_member_show_up_as_down_after_a_while() {
     let mut engine = engine(life("n0", 0, 1000));
     receive(&mut engine, at_ms(0), states(vec![state("n9", 0, 1)]));
-    assert!(!engine.view().members.contains_key(&node("n9")));
+    assert!(!engine.members().contains_key(&node("n9")));
     engine.tick(at_ms(11_000));
     engine.settle(at_ms(11_000), START_MS + 11_000);
-    let member = &engine.view().members[&node("n9")];
+    let member = &engine.members()[&node("n9")];
     assert_eq!((member.state, member.address), (MemberState::Down, None));
     assert!(!member.serves());
     assert_eq!(engine.view().count(MemberState::Alive), 1, "this node itself");
@@ -87,7 +87,7 @@ fn records_of_a_later_start_are_not_paired_with_the_address_of_the_one_before() 
     net.with(0, |engine, now, unix_ms| {
         engine.receive(now, unix_ms, &node("n2"), states(vec![newer])).expect("taken");
     });
-    let member = &net.processes[0].engine.view().members[&node("n1")];
+    let member = &net.processes[0].engine.members()[&node("n1")];
     assert_eq!((member.epoch, member.address), (Epoch(START_MS + 900), None));
 }
 
@@ -122,7 +122,7 @@ fn records_that_cannot_be_published_leave_the_ones_before_in_place() {
         effects.iter().any(|effect| matches!(effect, Effect::PersistEpoch(Epoch(e)) if *e == START_MS + 51))
     );
     assert!(!events.iter().any(|event| matches!(event, Event::Refused { .. })), "{events:?}");
-    let own = &engine.view().members[&node("n0")];
+    let own = &engine.members()[&node("n0")];
     assert!(own.current && own.records.node.zone.is_empty());
     engine.tick(at_ms(6));
     let redials = drain(&mut engine).0.into_iter().any(|effect| matches!(effect, Effect::DialSeeds));
@@ -209,7 +209,7 @@ fn pushes_alone_reach_all_in_nearly_all_cases() {
         own.node.zone.clone_from(&zone);
         net.with(3, |engine, now, unix_ms| engine.publish(now, unix_ms, own).expect("good"));
         net.run(Duration::from_millis(500));
-        let has = |p: &super::net::Process| p.engine.view().members[&node("n3")].records.node.zone == zone;
+        let has = |p: &super::net::Process| p.engine.members()[&node("n3")].records.node.zone == zone;
         missed += usize::from(!net.running().all(|(_, process)| has(process)));
     }
     println!("{missed} of {updates} pushes missed somebody");
@@ -244,10 +244,10 @@ fn a_member_gone_for_a_day_is_forgotten_and_welcome_again() {
         engine.settle(now, START_MS);
         drain(engine);
     }
-    assert!(!engine.view().members.contains_key(&node("n1")), "forgotten");
+    assert!(!engine.members().contains_key(&node("n1")), "forgotten");
     let old = state("n1", 0, 1);
     receive(engine, now, states(vec![old.clone()]));
-    assert!(!engine.view().members.contains_key(&node("n1")), "others' copies do not bring it back");
+    assert!(!engine.members().contains_key(&node("n1")), "others' copies do not bring it back");
 
     // It was only cut off: the same life, with the same records, knocks.
     let mut n1 = super::super::Membership::new(life("n1", 0, 1001), START_MS, StdRng::seed_from_u64(1));
@@ -261,7 +261,7 @@ fn a_member_gone_for_a_day_is_forgotten_and_welcome_again() {
     });
     assert!(asks, "its records are asked for");
     receive(engine, now, states(vec![old]));
-    assert_eq!(engine.view().members[&node("n1")].state, MemberState::Alive);
+    assert_eq!(engine.members()[&node("n1")].state, MemberState::Alive);
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -276,15 +276,20 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         .prop_map(|(m, s, records)| OwnerState { manifest: m.into(), signature: s.into(), records });
     let good = (0..4_u8, 0..3_u64, 0..3_u64)
         .prop_map(|(owner, epoch, sequence)| state(&format!("n{owner}"), epoch, sequence));
-    let entry = (name.clone(), any::<u64>(), any::<u64>()).prop_map(|(owner, epoch, sequence)| DigestEntry {
-        owner,
-        epoch,
-        sequence,
-    });
+    let entry = (name.clone(), any::<u64>(), any::<u64>(), bytes())
+        .prop_map(|(owner, epoch, sequence, hash)| DigestEntry { owner, epoch, sequence, hash: hash.into() });
+    let content = prop_oneof![
+        bytes().prop_map(|hash| Content::Hash(hash.into())),
+        proptest::collection::vec(any::<u8>(), 256).prop_map(|parts| Content::Parts(parts.into())),
+        proptest::collection::vec(entry, 0..5)
+            .prop_map(|entries| Content::Entries(DigestEntries { entries })),
+    ];
+    let range = (0..18_u32, prop_oneof![Just(0), any::<u64>()], proptest::option::of(content))
+        .prop_map(|(depth, digits, content)| DigestRange { depth, digits, content });
     prop_oneof![
         bytes().prop_map(|packet| Kind::Membership(packet.into())),
         proptest::collection::vec(prop_oneof![nonsense, good], 0..4).prop_map(states),
-        proptest::collection::vec(entry, 0..5).prop_map(|entries| Kind::Digest(Digest { entries })),
+        proptest::collection::vec(range, 0..5).prop_map(|ranges| Kind::Digest(Digest { ranges })),
         proptest::collection::vec(name, 0..5)
             .prop_map(|owners| Kind::StatesRequest(StatesRequest { owners })),
         Just(Kind::Hello(v1::Hello::default())),
@@ -312,7 +317,7 @@ proptest! {
             engine.tick(now);
             engine.settle(now, START_MS);
             prop_assert!(engine.next_deadline() > now);
-            prop_assert_eq!(engine.view().members[&node("n0")].state, MemberState::Alive);
+            prop_assert_eq!(engine.members()[&node("n0")].state, MemberState::Alive);
         }
     }
 }

@@ -149,15 +149,15 @@ impl Net {
 
     /// What process `index` sees of `node`.
     pub(super) fn state(&self, index: usize, node: &NodeId) -> Option<MemberState> {
-        self.processes[index].engine.view().members.get(node).map(|member| member.state)
+        self.processes[index].engine.members().get(node).map(|member| member.state)
     }
 
     pub(super) fn all_alive(&self) -> bool {
         let nodes: BTreeSet<&NodeId> = self.running().map(|(_, process)| &process.node).collect();
         self.running().all(|(index, process)| {
-            let view = process.engine.view();
+            let members = process.engine.members();
             nodes.iter().all(|node| {
-                self.state(index, node) == Some(MemberState::Alive) && view.members[*node].current
+                self.state(index, node) == Some(MemberState::Alive) && members[*node].current
             })
         })
     }

@@ -74,7 +74,7 @@ fn an_evicted_node_is_shown_down_heard_no_more_and_comes_back_only_when_readmitt
     revoke(&mut net, 0, vec![eviction("n4", 1, false)]);
     net.until(secs(1), "ban", |net| (0..4).all(|index| net.processes[index].banned == names(&["n4"])));
     for index in 0..4 {
-        let member = &net.processes[index].engine.view().members[&n4];
+        let member = &net.processes[index].engine.members()[&n4];
         assert!(member.evicted && !member.serves() && member.state == MemberState::Down, "{member:?}");
     }
     // It goes on publishing, and even a later life of it is not heard.
@@ -87,7 +87,7 @@ fn an_evicted_node_is_shown_down_heard_no_more_and_comes_back_only_when_readmitt
     assert!(matches!(refused, Err(FrameError::Evicted(who)) if who == n4));
     net.run(secs(20));
     for index in 0..4 {
-        let member = &net.processes[index].engine.view().members[&n4];
+        let member = &net.processes[index].engine.members()[&n4];
         assert!(member.evicted && !member.records.services.keys().any(|name| name.as_str() == "evil.S"));
     }
     let counter = net.with(0, |engine, _, _| engine.next_ban_counter(&n4));
@@ -95,10 +95,10 @@ fn an_evicted_node_is_shown_down_heard_no_more_and_comes_back_only_when_readmitt
     revoke(&mut net, 0, vec![eviction("n4", counter, true)]);
     net.until(secs(40), "readmission", |net| net.all_see(&n4, MemberState::Alive));
     net.until(secs(40), "its records", |net| {
-        let member = &net.processes[0].engine.view().members[&n4];
+        let member = &net.processes[0].engine.members()[&n4];
         !member.evicted && member.serves() && member.records.services.len() == 1
     });
-    assert!(net.processes[1].engine.view().members[&n0].serves(), "nobody else was harmed");
+    assert!(net.processes[1].engine.members()[&n0].serves(), "nobody else was harmed");
 }
 
 #[test]
