@@ -184,6 +184,11 @@ impl Engine {
         &self.view
     }
 
+    /// A hash of all records that are held, the same at nodes that hold the same.
+    pub fn records_hash(&mut self) -> [u8; 16] {
+        self.store.hash(self.keyring.as_ref())
+    }
+
     /// The next thing to do.
     pub fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()

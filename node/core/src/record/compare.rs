@@ -30,8 +30,13 @@ fn range(prefix: Prefix, content: Content) -> DigestRange {
 impl Store {
     /// What begins an exchange between nodes that mostly have the same: one hash.
     pub fn digest(&mut self, keyring: &dyn Keyring) -> Digest {
-        let hash = self.tree.hash(Prefix::ROOT, keyring).to_vec();
+        let hash = self.hash(keyring).to_vec();
         Digest { ranges: vec![range(Prefix::ROOT, Content::Hash(hash.into()))] }
+    }
+
+    /// The hash of everything that is compared.
+    pub fn hash(&mut self, keyring: &dyn Keyring) -> Hash {
+        self.tree.hash(Prefix::ROOT, keyring)
     }
 
     /// What begins an exchange with a node that was just met: all owners where there are few, so that whoever has many

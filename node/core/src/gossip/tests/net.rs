@@ -156,9 +156,9 @@ impl Net {
         let nodes: BTreeSet<&NodeId> = self.running().map(|(_, process)| &process.node).collect();
         self.running().all(|(index, process)| {
             let members = process.engine.members();
-            nodes.iter().all(|node| {
-                self.state(index, node) == Some(MemberState::Alive) && members[*node].current
-            })
+            nodes
+                .iter()
+                .all(|node| self.state(index, node) == Some(MemberState::Alive) && members[*node].current)
         })
     }
 

@@ -1,0 +1,78 @@
+//! Figures of clusters of any size, as JSON lines: what the plots of ARCHITECTURE.md are made of.
+
+use crate::{TICK, net::World, secs};
+use p2p_proto::v1::MemberState;
+use std::time::{Duration, Instant};
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn millis(time: Option<Duration>) -> f64 {
+    time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+}
+
+/// `SIM_SIZES` (16,64,128,256,512,1000) at `SIM_LOSS` (0.01).
+#[test]
+#[ignore = "long: run it in a release build"]
+fn figures() {
+    let sizes = std::env::var("SIM_SIZES").unwrap_or_else(|_| "16,64,128,256,512,1000".to_owned());
+    let loss: f64 = std::env::var("SIM_LOSS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.01);
+    for size in sizes.split(',').map(|text| text.parse::<usize>().expect("a number")) {
+        figures_of(size, loss);
+    }
+}
+
+fn figures_of(size: usize, loss: f64) {
+    let (wall, mut world) = (Instant::now(), World::of(size, 1));
+    world.weather.loss = loss;
+    let join = world.until(secs(180), TICK, |world| (0..size).all(|index| world.alive(index) == size));
+    let join_bytes = world.traffic().bytes as f64 / size as f64;
+    world.run(secs(60));
+    let (before, downs) = (world.traffic(), world.tally.false_downs);
+    world.run(secs(600));
+    let after = world.traffic();
+    let per_node = |before: u64, after: u64| (after - before) as f64 / 600.0 / size as f64;
+    let (idle_bytes, idle_frames) =
+        (per_node(before.bytes, after.bytes), per_node(before.frames, after.frames));
+    let false_downs = world.tally.false_downs - downs;
+    let changes: Vec<(f64, f64)> = (1..=9).map(|version| change(&mut world, size, version)).collect();
+    let kills: Vec<f64> = (1..=5).map(|number| kill(&mut world, number * size / 6, false)).collect();
+    println!(
+        r#"{{"nodes":{size},"loss":{loss},"join_ms":{:.0},"join_bytes_per_node":{join_bytes:.0},"idle_bytes_per_node_s":{idle_bytes:.1},"idle_frames_per_node_s":{idle_frames:.2},"change_999_ms":{:.0},"change_all_ms":{:.0},"silent_down_all_ms":{:.0},"false_downs_600_s":{false_downs},"wall_s":{:.1}}}"#,
+        millis(join),
+        median(changes.iter().map(|(most, _)| *most).collect()),
+        median(changes.iter().map(|(_, all)| *all).collect()),
+        median(kills),
+        wall.elapsed().as_secs_f64(),
+    );
+}
+
+/// How long a change takes to reach 99.9 %, and all, ms.
+fn change(world: &mut World, size: usize, version: u64) -> (f64, f64) {
+    let owner = (version as usize * 7) % size;
+    world.publish(owner, version);
+    let node = world.processes[owner].node.clone();
+    let wanted = version.to_string();
+    let have = |world: &World| {
+        world.running().filter(|(_, p)| p.engine.members()[&node].records.node.version == wanted).count()
+    };
+    let (count, started) = (world.running_count(), world.now);
+    let step = Duration::from_millis(5);
+    world.until(secs(60), step, |world| have(world) * 1000 >= count * 999);
+    let most = world.now.since(started);
+    world.until(secs(60), step, |world| have(world) == count);
+    let all = world.now.since(started);
+    world.run(secs(2));
+    (millis(Some(most)), millis(Some(all)))
+}
+
+/// How long until all show a node as down whose host falls silent, ms.
+fn kill(world: &mut World, victim: usize, refuses: bool) -> f64 {
+    world.crash(victim, refuses);
+    let others = world.running_count();
+    let took = world.until(secs(60), TICK, |world| world.seen(victim, MemberState::Down) == others);
+    world.run(secs(5));
+    millis(took)
+}

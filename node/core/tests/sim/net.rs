@@ -1,0 +1,638 @@
+//! A network of engines in virtual time: one seeded generator, one ordered queue, no clock. The same seed gives the same
+//! run, event by event; [`World::fingerprint`] tells two runs apart.
+//!
+//! Links are TCP-like: the first message pays for a handshake, later ones arrive in order, a lost segment delays what
+//! comes behind it, a reset loses what is under way. On top of that frames may be dropped, doubled and swapped, as if
+//! queues overflowed.
+
+use crate::keyring::{SimKeyring, cluster, records};
+use p2p_core::{
+    Epoch, Moment, NodeId,
+    gossip::{Effect, Engine, EngineConfig, Event, hello, negotiate},
+    membership::Identity,
+};
+use p2p_proto::v1::{GossipMessage, MemberState, gossip_message::Kind};
+use prost::Message as _;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+/// The wall clock when virtual time starts.
+pub const START_MS: u64 = 1_800_000_000_000;
+/// A lost segment is sent again after so long, then twice as long (RFC 6298's lower bound as Linux has it).
+const RETRANSMIT: Duration = Duration::from_millis(200);
+/// TCP's and TLS's round trips before the first frame, and what the handshake costs in CPU.
+const HANDSHAKE_TRIPS: u32 = 5;
+const HANDSHAKE_CPU: Duration = Duration::from_millis(2);
+/// More inputs to one node at one moment are a loop that does not let time pass.
+const INPUTS_PER_MOMENT: u32 = 100_000;
+/// Events shown when a run fails.
+const TAIL: usize = 60;
+
+/// How bad the network is. Shares of messages, 0 to 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// Segments lost and sent again.
+    pub loss: f64,
+    /// Messages after which the connection is reset.
+    pub reset: f64,
+    /// Frames lost for good.
+    pub drop: f64,
+    /// Frames that arrive twice.
+    pub double: f64,
+    /// Frames that do not keep the order.
+    pub swap: f64,
+}
+
+/// One started process.
+pub struct Process {
+    pub engine: Engine,
+    pub node: NodeId,
+    pub address: SocketAddr,
+    pub running: bool,
+    /// Whether its host answers for it when it has stopped: dials are refused instead of timing out.
+    pub refuses: bool,
+    /// Processes on other islands are not reached.
+    pub island: u8,
+    /// Until when it does nothing; what arrives waits.
+    pub stalled: Moment,
+    /// How wrong its wall clock is, ms.
+    pub clock: i64,
+    pub sent: Traffic,
+    wake: Option<Moment>,
+    inputs: (Moment, u32),
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    pub frames: u64,
+    /// Encoded messages, without TLS and TCP.
+    pub bytes: u64,
+}
+
+/// What a run has shown so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Members shown as down although they ran and could be reached.
+    pub false_downs: u64,
+    /// Identities renewed because others had declared them down.
+    pub renewals: u64,
+    pub refused: u64,
+    pub dials: u64,
+    pub events: u64,
+}
+
+enum Input {
+    Wake,
+    Message { from: usize, message: Kind },
+    Connected { with: usize },
+    Refused { node: NodeId },
+}
+
+struct Due {
+    at: Moment,
+    sequence: u64,
+    to: usize,
+    input: Input,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy)]
+struct Link {
+    /// When what is sent last arrives.
+    busy: Moment,
+}
+
+pub struct World {
+    pub now: Moment,
+    pub processes: Vec<Process>,
+    pub weather: Weather,
+    /// One way through the network, between these.
+    pub latency: (Duration, Duration),
+    /// Pause between exchanges of the nodes started from now on.
+    pub interval: Duration,
+    pub services: usize,
+    pub tally: Tally,
+    seed: u64,
+    rng: StdRng,
+    queue: BinaryHeap<Reverse<Due>>,
+    sequence: u64,
+    links: HashMap<(usize, usize), Link>,
+    listeners: HashMap<SocketAddr, usize>,
+    fingerprint: u64,
+    tail: VecDeque<String>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}, at {:?}; the last events:", self.seed, self.now.elapsed());
+            for line in &self.tail {
+                eprintln!("  {line}");
+            }
+        }
+    }
+}
+
+fn word(kind: &Kind) -> (&'static str, u64) {
+    match kind {
+        Kind::Hello(_) => ("hello", 1),
+        Kind::Membership(_) => ("membership", 2),
+        Kind::States(_) => ("states", 3),
+        Kind::Digest(_) => ("digest", 4),
+        Kind::StatesRequest(_) => ("states request", 5),
+        Kind::Revocations(_) => ("revocations", 6),
+        Kind::RevocationPositions(_) => ("positions", 7),
+        Kind::TrustBundle(_) => ("trust bundle", 8),
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Moment::default(),
+            processes: Vec::new(),
+            weather: Weather::default(),
+            latency: (Duration::from_micros(500), Duration::from_millis(2)),
+            interval: Duration::from_secs(5),
+            services: 1,
+            tally: Tally::default(),
+            seed,
+            rng: StdRng::seed_from_u64(seed),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            links: HashMap::new(),
+            listeners: HashMap::new(),
+            fingerprint: 0,
+            tail: VecDeque::new(),
+        }
+    }
+
+    /// `count` nodes, started at once, with the first as everybody's seed.
+    pub fn of(count: usize, seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        for _ in 0..count {
+            world.start_new();
+        }
+        world
+    }
+
+    pub fn rng(&mut self) -> &mut StdRng {
+        &mut self.rng
+    }
+
+    /// A number that depends on everything that has happened.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Starts one more node.
+    pub fn start_new(&mut self) -> usize {
+        let number = self.processes.len();
+        let address = SocketAddr::from(([10, 0, (number / 250) as u8, (number % 250) as u8 + 1], 7946));
+        let own = Identity {
+            node: format!("n{number}").parse().expect("a node id"),
+            epoch: Epoch(self.unix_ms(0)),
+            generation: 0,
+            instance: number as u32,
+            address,
+        };
+        let (engine, node) = (self.engine(&own), own.node.clone());
+        self.processes.push(Process {
+            engine,
+            node,
+            address,
+            running: true,
+            refuses: true,
+            island: 0,
+            stalled: Moment::default(),
+            clock: 0,
+            sent: Traffic::default(),
+            wake: None,
+            inputs: (Moment::default(), 0),
+        });
+        self.listeners.insert(address, number);
+        self.publish(number, 0);
+        number
+    }
+
+    fn engine(&mut self, own: &Identity) -> Engine {
+        let config = EngineConfig { cluster: cluster(), interval: self.interval };
+        let keyring = Arc::new(SimKeyring(own.node.clone()));
+        let rng = StdRng::from_rng(&mut self.rng);
+        Engine::new(config, own.clone(), self.unix_ms(0), keyring, rng)
+    }
+
+    /// Starts a node that was stopped once more, with nothing but its epoch.
+    pub fn restart(&mut self, index: usize) {
+        let process = &self.processes[index];
+        let epoch = process.engine.own().epoch.0 + 1;
+        let own = Identity {
+            node: process.node.clone(),
+            epoch: Epoch(epoch.max(self.unix_ms(process.clock))),
+            generation: 0,
+            instance: self.rng.random(),
+            address: process.address,
+        };
+        let engine = self.engine(&own);
+        let process = &mut self.processes[index];
+        (process.engine, process.running, process.wake) = (engine, true, None);
+        self.note(|| format!("n{index} starts again"));
+        self.publish(index, 0);
+    }
+
+    /// Kills a node's process; its host refuses connections afterwards, or is gone as well.
+    pub fn crash(&mut self, index: usize, refuses: bool) {
+        let process = &mut self.processes[index];
+        (process.running, process.refuses) = (false, refuses);
+        let node = process.node.clone();
+        self.note(|| format!("n{index} crashes"));
+        // Whoever has a connection sees it break, dials, and is refused.
+        let peers: Vec<usize> =
+            (0..self.processes.len()).filter(|peer| self.is_linked(*peer, index)).collect();
+        for peer in peers {
+            self.cut(peer, index);
+            if refuses {
+                let trip = self.trip() + self.trip();
+                self.enqueue(self.now + trip, peer, Input::Refused { node: node.clone() });
+            }
+        }
+    }
+
+    /// Ends the connection between two nodes, if there is one.
+    pub fn cut(&mut self, one: usize, other: usize) {
+        self.links.remove(&(one, other));
+        self.links.remove(&(other, one));
+    }
+
+    fn is_linked(&self, one: usize, other: usize) -> bool {
+        self.links.contains_key(&(one, other))
+    }
+
+    /// Publishes the node's records with a version.
+    pub fn publish(&mut self, index: usize, version: u64) {
+        let records = records(&self.processes[index].node, self.services, version);
+        self.with(index, |engine, now, unix_ms| {
+            engine.publish(now, unix_ms, records).expect("own records are good");
+        });
+    }
+
+    /// Gives a node an input of the test's own.
+    pub fn with<R>(&mut self, index: usize, input: impl FnOnce(&mut Engine, Moment, u64) -> R) -> R {
+        let (now, unix_ms) = (self.now, self.unix_ms(self.processes[index].clock));
+        let result = input(&mut self.processes[index].engine, now, unix_ms);
+        self.settle(index);
+        result
+    }
+
+    fn unix_ms(&self, clock: i64) -> u64 {
+        let elapsed = u64::try_from(self.now.elapsed().as_millis()).expect("a short run");
+        (START_MS + elapsed).saturating_add_signed(clock)
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = (usize, &Process)> {
+        self.processes.iter().enumerate().filter(|(_, process)| process.running)
+    }
+
+    /// What process `index` sees of process `of`.
+    pub fn state(&self, index: usize, of: usize) -> Option<MemberState> {
+        self.processes[index].engine.members().get(&self.processes[of].node).map(|member| member.state)
+    }
+
+    /// How many running processes see `of` in `state`.
+    pub fn seen(&self, of: usize, state: MemberState) -> usize {
+        self.running().filter(|(index, _)| *index != of && self.state(*index, of) == Some(state)).count()
+    }
+
+    /// How many members a process sees alive with their present records.
+    pub fn alive(&self, index: usize) -> usize {
+        self.processes[index].engine.members().values().filter(|member| member.serves()).count()
+    }
+
+    pub fn running_count(&self) -> usize {
+        self.running().count()
+    }
+
+    /// Whether every running process sees exactly the running ones alive, and all hold the same records.
+    pub fn agrees(&mut self) -> Result<(), String> {
+        let count = self.running_count();
+        let mut first = None;
+        for index in 0..self.processes.len() {
+            if !self.processes[index].running {
+                continue;
+            }
+            let alive = self.alive(index);
+            if alive != count {
+                return Err(format!("n{index} sees {alive} of {count} alive"));
+            }
+            let hash = self.processes[index].engine.records_hash();
+            if *first.get_or_insert(hash) != hash {
+                return Err(format!("n{index} holds other records"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until `done`, looked at each `step`, and returns how long that took; `None` after `limit`.
+    pub fn until(
+        &mut self,
+        limit: Duration,
+        step: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Option<Duration> {
+        let started = self.now;
+        loop {
+            if done(self) {
+                return Some(self.now.since(started));
+            }
+            if self.now.since(started) >= limit {
+                return None;
+            }
+            self.run(step);
+        }
+    }
+
+    /// Lets `time` pass.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
+            let Some(Reverse(due)) = self.queue.pop() else { break };
+            self.now = self.now.max(due.at);
+            self.deliver(due);
+        }
+        self.now = end;
+    }
+
+    fn deliver(&mut self, due: Due) {
+        let Due { to, input, .. } = due;
+        let process = &mut self.processes[to];
+        if process.stalled > self.now {
+            let until = process.stalled;
+            // It finds everything that has come in the meantime, in order.
+            return self.enqueue(until, to, input);
+        }
+        if let Input::Wake = input {
+            process.wake = None;
+        }
+        if !process.running {
+            return;
+        }
+        let (now, unix_ms) = (self.now, self.unix_ms(self.processes[to].clock));
+        self.count_input(to);
+        match input {
+            Input::Wake => {
+                let engine = &mut self.processes[to].engine;
+                if engine.next_deadline() <= now {
+                    engine.tick(now);
+                }
+            }
+            Input::Message { from, message } => {
+                let peer = self.processes[from].node.clone();
+                let (kind, code) = word(&message);
+                self.mark(code, from, to);
+                self.note(|| format!("{kind} n{from} > n{to}"));
+                if self.processes[to].engine.receive(now, unix_ms, &peer, message).is_err() {
+                    self.tally.refused += 1;
+                }
+            }
+            Input::Connected { with } => {
+                self.mark(20, with, to);
+                self.note(|| format!("n{to} meets n{with}"));
+                self.meet(to, with);
+            }
+            Input::Refused { node } => {
+                self.mark(21, to, to);
+                self.note(|| format!("n{to} is refused by {node}"));
+                self.processes[to].engine.refused(now, &node);
+            }
+        }
+        self.settle(to);
+    }
+
+    fn count_input(&mut self, to: usize) {
+        let inputs = &mut self.processes[to].inputs;
+        *inputs = if inputs.0 == self.now { (self.now, inputs.1 + 1) } else { (self.now, 1) };
+        assert!(inputs.1 < INPUTS_PER_MOMENT, "n{to} spins: it does not let time pass");
+    }
+
+    /// `own` reads the hello of `other`.
+    fn meet(&mut self, own: usize, other: usize) {
+        let (here, there) = (&self.processes[own], &self.processes[other]);
+        let theirs = hello(&cluster(), there.engine.own(), there.engine.known_epoch(&here.node));
+        let peer = negotiate(&cluster(), &here.node, &there.node, &theirs).expect("of one release");
+        let now = self.now;
+        self.processes[own].engine.connected(now, &peer);
+    }
+
+    fn settle(&mut self, index: usize) {
+        let (now, unix_ms) = (self.now, self.unix_ms(self.processes[index].clock));
+        self.processes[index].engine.settle(now, unix_ms);
+        while let Some(event) = self.processes[index].engine.next_event() {
+            self.happened(index, &event);
+        }
+        while let Some(effect) = self.processes[index].engine.next_effect() {
+            match effect {
+                Effect::Send { to, address, message } => self.send(index, &to, address, message),
+                Effect::DialSeeds => self.dial_seeds(index),
+                Effect::PersistEpoch(_) | Effect::Revoked { .. } | Effect::Banned(_) => {}
+            }
+        }
+        let process = &mut self.processes[index];
+        let own = process.engine.members().get(&process.node);
+        assert!(
+            own.is_some_and(|own| own.state == MemberState::Alive && own.epoch == process.engine.own().epoch),
+            "n{index} sees itself as {own:?}"
+        );
+        let deadline = process.engine.next_deadline();
+        if process.wake.is_none_or(|wake| deadline < wake) {
+            process.wake = Some(deadline);
+            self.enqueue(deadline, index, Input::Wake);
+        }
+    }
+
+    fn happened(&mut self, index: usize, event: &Event) {
+        self.tally.events += 1;
+        self.mark(30, index, 0);
+        self.note(|| format!("n{index}: {event:?}"));
+        match event {
+            Event::Member { node, to: MemberState::Down, .. } => {
+                let own = &self.processes[index];
+                let unjust = self.processes.iter().any(|other| {
+                    other.node == *node
+                        && other.running
+                        && other.island == own.island
+                        && other.stalled <= self.now
+                });
+                self.tally.false_downs += u64::from(unjust);
+            }
+            Event::Renewed => self.tally.renewals += 1,
+            Event::Overflow => panic!("n{index} has dropped effects or events"),
+            Event::DuplicateNode => panic!("n{index} sees another holder of its id, and there is none"),
+            Event::Refused { refusal, .. } => panic!("n{index} refuses what honest nodes sent: {refusal}"),
+            Event::Member { .. }
+            | Event::RevocationsRefused { .. }
+            | Event::RevocationsReissued
+            | Event::Evicted
+            | Event::Readmitted
+            | Event::NotGranted { .. }
+            | Event::EpochRaised { .. } => {}
+        }
+    }
+
+    fn dial_seeds(&mut self, index: usize) {
+        let seed = self.processes[0].address;
+        if index != 0 && self.can_reach(index, 0) && self.listeners.contains_key(&seed) {
+            self.dial(index, 0);
+        }
+    }
+
+    fn can_reach(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (&self.processes[from], &self.processes[to]);
+        from.running && to.running && from.island == to.island
+    }
+
+    fn trip(&mut self) -> Duration {
+        let (least, most) = self.latency;
+        let span = u64::try_from((most - least).as_nanos()).expect("a short trip").max(1);
+        least + Duration::from_nanos(self.rng.random_range(0..span))
+    }
+
+    /// Opens a connection, unless there is one. The first frames arrive behind the handshake.
+    fn dial(&mut self, from: usize, to: usize) {
+        if self.is_linked(from, to) {
+            return;
+        }
+        self.tally.dials += 1;
+        let ready = self.now + self.trip() * HANDSHAKE_TRIPS + HANDSHAKE_CPU;
+        self.links.insert((from, to), Link { busy: ready });
+        self.links.insert((to, from), Link { busy: ready });
+        self.enqueue(ready, from, Input::Connected { with: to });
+        self.enqueue(ready, to, Input::Connected { with: from });
+    }
+
+    /// Sends over the open connection, or dials.
+    fn send(&mut self, from: usize, to: &NodeId, address: SocketAddr, message: Kind) {
+        assert_ne!(*to, self.processes[from].node, "an engine sends to itself");
+        let message = GossipMessage { kind: Some(message) };
+        let sent = &mut self.processes[from].sent;
+        sent.frames += 1;
+        sent.bytes += message.encoded_len() as u64;
+        let number: usize = to.as_str()[1..].parse().expect("n and a number");
+        if !self.is_linked(from, number) {
+            // Nobody knows the address of a node that only answered.
+            let target = self.listeners.get(&address).copied().filter(|target| *target == number);
+            let Some(target) = target else { return };
+            let there = &self.processes[target];
+            if !there.running && there.refuses && there.island == self.processes[from].island {
+                let trip = self.trip() + self.trip();
+                return self.enqueue(self.now + trip, from, Input::Refused { node: to.clone() });
+            }
+            if !self.can_reach(from, target) {
+                return;
+            }
+            self.dial(from, target);
+        }
+        if !self.can_reach(from, number) {
+            // It waits for an acknowledgement that does not come.
+            return self.cut(from, number);
+        }
+        let Some(kind) = message.kind else { return };
+        self.transmit(from, number, kind);
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        share > 0.0 && self.rng.random_bool(share)
+    }
+
+    fn transmit(&mut self, from: usize, to: usize, message: Kind) {
+        let weather = self.weather;
+        if self.chance(weather.drop) {
+            return;
+        }
+        if self.chance(weather.reset) {
+            return self.cut(from, to);
+        }
+        let mut arrival = self.now + self.trip();
+        let mut pause = RETRANSMIT;
+        while self.chance(weather.loss) {
+            arrival = arrival + pause;
+            pause *= 2;
+        }
+        if !self.chance(weather.swap)
+            && let Some(link) = self.links.get_mut(&(from, to))
+        {
+            arrival = arrival.max(link.busy);
+            link.busy = arrival;
+        }
+        if self.chance(weather.double) {
+            self.enqueue(arrival, to, Input::Message { from, message: message.clone() });
+        }
+        self.enqueue(arrival, to, Input::Message { from, message });
+    }
+
+    fn enqueue(&mut self, at: Moment, to: usize, input: Input) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Due { at, sequence: self.sequence, to, input }));
+    }
+
+    fn mark(&mut self, code: u64, from: usize, to: usize) {
+        let time = u64::try_from(self.now.elapsed().as_nanos()).expect("a short run");
+        for word in [time, code, from as u64, to as u64] {
+            self.fingerprint = (self.fingerprint ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
+    }
+
+    /// Keeps a line for the case that the run fails.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        // Large runs would spend their time on lines.
+        if self.processes.len() > 128 {
+            return;
+        }
+        if self.tail.len() >= TAIL {
+            self.tail.pop_front();
+        }
+        let at = self.now.elapsed();
+        self.tail.push_back(format!("{at:?} {}", line()));
+    }
+
+    /// What all have sent so far.
+    pub fn traffic(&self) -> Traffic {
+        let mut all = Traffic::default();
+        for process in &self.processes {
+            all.frames += process.sent.frames;
+            all.bytes += process.sent.bytes;
+        }
+        all
+    }
+
+    /// The epochs that each process shows, to be compared with later ones.
+    pub fn epochs(&self) -> Vec<BTreeMap<NodeId, Epoch>> {
+        let of = |process: &Process| {
+            process.engine.members().iter().map(|(node, member)| (node.clone(), member.epoch)).collect()
+        };
+        self.processes.iter().map(of).collect()
+    }
+}
