@@ -1,7 +1,13 @@
 //! Names and numbers of nodes and clusters.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{BuildHasher as _, Hash, Hasher, RandomState},
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 /// Longest node or cluster id, in bytes: a DNS label.
 pub const MAX_ID_LEN: usize = 63;
@@ -45,24 +51,64 @@ pub(crate) fn check_id(text: &str) -> Result<(), InvalidId> {
     Ok(())
 }
 
+/// A number that stands for an id in this process: SipHash under a random key, so that nobody can make two ids share one.
+fn tag_of(text: &str) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(text)
+}
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name {
+            text: Arc<str>,
+            tag: u64,
+        }
 
         impl $name {
             /// The id as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.text
+            }
+
+            /// A number that stands for the id, in this process only. Comparing it touches no other memory.
+            pub fn tag(&self) -> u64 {
+                self.tag
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.tag == other.tag && self.text == other.text
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.text.cmp(&other.text)
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.tag.hash(state);
             }
         }
 
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                check_id(text).map(|()| Self(text.into()))
+                check_id(text).map(|()| Self { text: text.into(), tag: tag_of(text) })
             }
         }
 
@@ -75,19 +121,19 @@ macro_rules! id_type {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0.as_ref().to_owned()
+                id.text.as_ref().to_owned()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(&self.text)
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+                fmt::Debug::fmt(&*self.text, f)
             }
         }
     };

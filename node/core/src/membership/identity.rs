@@ -49,14 +49,15 @@ impl PartialEq for Identity {
 impl Eq for Identity {}
 
 impl foca::Identity for Identity {
-    type Addr = NodeId;
+    /// foca compares addresses in every scan of its members.
+    type Addr = u64;
 
     fn renew(&self) -> Option<Self> {
         Some(Self { generation: self.generation + 1, ..self.clone() })
     }
 
-    fn addr(&self) -> NodeId {
-        self.node.clone()
+    fn addr(&self) -> u64 {
+        self.node.tag()
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {

@@ -2,9 +2,12 @@
 //! whenever something may have changed.
 
 use super::{Identity, Liveness};
-use crate::NodeId;
+use crate::{Epoch, NodeId};
 use foca::Member;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 /// Every life but our own, one per node.
 #[derive(Default)]
@@ -13,6 +16,16 @@ pub(super) struct Mirror {
     /// Those that are alive or suspect.
     active: Vec<Identity>,
     changed: BTreeSet<NodeId>,
+    /// What was seen last time, in foca's order, which rarely changes: nothing is looked up for what is the same.
+    seen: Vec<Seen>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Seen {
+    tag: u64,
+    order: (Epoch, u64, u32),
+    address: SocketAddr,
+    liveness: Liveness,
 }
 
 impl Mirror {
@@ -39,12 +52,22 @@ impl Mirror {
         own: &NodeId,
         members: impl Iterator<Item = &'a Member<Identity>>,
     ) {
-        let before = self.changed.len();
-        let (mut seen, mut any) = (0, false);
-        let mut all = Vec::new();
+        let mut any = false;
+        let mut count = 0;
+        let mut present = Vec::new();
         for member in members.filter(|member| member.id().node != *own) {
             let (life, liveness) = (member.id(), Liveness::from(member.state()));
-            seen += 1;
+            present.push(&life.node);
+            let seen = Seen { tag: life.node.tag(), order: life.order(), address: life.address, liveness };
+            match self.seen.get_mut(count) {
+                Some(before) if *before == seen => {
+                    count += 1;
+                    continue;
+                }
+                Some(before) => *before = seen,
+                None => self.seen.push(seen),
+            }
+            count += 1;
             let known = self.lives.get(&life.node);
             // Lives are equal wherever they listen.
             if known.is_none_or(|(known, state)| {
@@ -54,15 +77,15 @@ impl Mirror {
                 self.changed.insert(life.node.clone());
                 any = true;
             }
-            all.push(&life.node);
         }
-        if seen != self.lives.len() {
-            let all: BTreeSet<&NodeId> = all.into_iter().collect();
-            let gone = self.lives.extract_if(.., |node, _| !all.contains(node));
+        self.seen.truncate(count);
+        if count != self.lives.len() {
+            let present: BTreeSet<&NodeId> = present.into_iter().collect();
+            let gone = self.lives.extract_if(.., |node, _| !present.contains(node));
             self.changed.extend(gone.map(|(node, _)| node));
             any = true;
         }
-        if any || self.changed.len() != before {
+        if any {
             let active = self.lives.values().filter(|(_, liveness)| *liveness != Liveness::Down);
             self.active = active.map(|(life, _)| life.clone()).collect();
         }

@@ -28,10 +28,13 @@ fn figures_of(size: usize, loss: f64) {
     let (wall, mut world) = (Instant::now(), World::of(size, 1));
     world.weather.loss = loss;
     let join = world.until(secs(180), TICK, |world| (0..size).all(|index| world.alive(index) == size));
+    let join_wall = wall.elapsed();
     let join_bytes = world.traffic().bytes as f64 / size as f64;
     world.run(secs(60));
     let (before, downs) = (world.traffic(), world.tally.false_downs);
+    let quiet = Instant::now();
     world.run(secs(600));
+    let idle_wall = quiet.elapsed();
     let after = world.traffic();
     let per_node = |before: u64, after: u64| (after - before) as f64 / 600.0 / size as f64;
     let (idle_bytes, idle_frames) =
@@ -40,11 +43,13 @@ fn figures_of(size: usize, loss: f64) {
     let changes: Vec<(f64, f64)> = (1..=9).map(|version| change(&mut world, size, version)).collect();
     let kills: Vec<f64> = (1..=5).map(|number| kill(&mut world, number * size / 6, false)).collect();
     println!(
-        r#"{{"nodes":{size},"loss":{loss},"join_ms":{:.0},"join_bytes_per_node":{join_bytes:.0},"idle_bytes_per_node_s":{idle_bytes:.1},"idle_frames_per_node_s":{idle_frames:.2},"change_999_ms":{:.0},"change_all_ms":{:.0},"silent_down_all_ms":{:.0},"false_downs_600_s":{false_downs},"wall_s":{:.1}}}"#,
+        r#"{{"nodes":{size},"loss":{loss},"join_ms":{:.0},"join_bytes_per_node":{join_bytes:.0},"idle_bytes_per_node_s":{idle_bytes:.1},"idle_frames_per_node_s":{idle_frames:.2},"change_999_ms":{:.0},"change_all_ms":{:.0},"silent_down_all_ms":{:.0},"false_downs_600_s":{false_downs},"join_wall_s":{:.1},"idle_600_s_wall_s":{:.1},"wall_s":{:.1}}}"#,
         millis(join),
         median(changes.iter().map(|(most, _)| *most).collect()),
         median(changes.iter().map(|(_, all)| *all).collect()),
         median(kills),
+        join_wall.as_secs_f64(),
+        idle_wall.as_secs_f64(),
         wall.elapsed().as_secs_f64(),
     );
 }
