@@ -9,7 +9,7 @@ at once, and prints:
 - idle: after a rest, what a node sends in a window: gossip frames by its metrics, and bytes on loopback with TLS, TCP
   and IP (the interface's counter, divided by the nodes: each packet counts once, for its sender);
 - leave: SIGTERM to a worker until each other node sees it left: one change of a record on its way to all;
-- rejoin: its new start until each other node sees it alive;
+- rejoin: its new start until each other node sees it alive, and until it sees all of them;
 - kill: SIGKILL to a worker until each other node sees it down.
 
 When a node saw something is read from its log afterwards, so that asking does not load what is measured. Rate limits
@@ -46,6 +46,8 @@ NODE_ROOM, CONNECTION_ROOM = 32 << 20, 160 << 10
 HEADERS = 52
 # Pause between one change and the next.
 CALM = 2
+# How long a node that was started again is waited for until it sees all others.
+NEWCOMER_PATIENCE = 20
 
 
 def check_room(nodes):
@@ -123,9 +125,10 @@ class Measurement:
         node = self.cluster.start(name, port=self.ports[name])
         self.logs[name] = MemberLog(node)
 
-    def wait(self, logs, members, state, what):
+    def wait(self, logs, members, state, what, patience=None):
         """When each of `logs` showed `members` in `state`."""
-        end = time.time() + self.arguments.patience
+        patience = patience or self.arguments.patience
+        end = time.time() + patience
         while True:
             for log in logs:
                 log.read()
@@ -133,7 +136,7 @@ class Measurement:
             if None not in times:
                 return times
             if time.time() > end:
-                raise Trouble(f"not within {self.arguments.patience} s: {what} at {times.count(None)} of {len(times)} nodes")
+                raise Trouble(f"not within {patience:.0f} s: {what} at {times.count(None)} of {len(times)} nodes")
             time.sleep(PAUSE)
 
     def run(self):
@@ -141,10 +144,9 @@ class Measurement:
         self.idle()
         tries = self.arguments.tries
         victims = [self.random.sample(self.names[1:], tries) for _ in range(2)]
-        leaves = [self.lose(name, signal.SIGTERM, "left") for name in victims[0]]
-        kills = [self.lose(name, signal.SIGKILL, "down") for name in victims[1]]
-        self.result["leave"], self.result["kill"] = ([lost for lost, _ in each] for each in (leaves, kills))
-        self.result["rejoin"] = [again for _, again in leaves + kills]
+        for names, key, how, state in ((victims[0], "leave", signal.SIGTERM, "left"), (victims[1], "kill", signal.SIGKILL, "down")):
+            for name in names:
+                self.lose(name, key, how, state)
         self.result["counters"] = self.troubles(scrape(self.nodes()))
 
     def troubles(self, taken):
@@ -217,20 +219,28 @@ class Measurement:
             **self.troubles(after),
         }
 
-    def lose(self, name, how, state):
-        """Ends a worker and starts it again: seconds until the others saw it so."""
+    def lose(self, name, key, how, state):
+        """Ends a worker and starts it again: seconds until those that saw it alive saw it so."""
         time.sleep(CALM)
+        for log in self.logs.values():
+            log.read()
         self.retired.append(self.logs.pop(name))
         gone = self.retired[-1].node
+        others = [log for log in self.logs.values() if log.states.get(name) == "alive"]
         began = time.time()
         os.kill(gone.pid, how)
-        lost = self.wait(self.logs.values(), [name], state, f"{name} {state}")
+        lost = self.wait(others, [name], state, f"{name} {state}")
         gone.child.wait(timeout=self.arguments.patience)
-        others, again = list(self.logs.values()), time.time()
+        again = time.time()
         self.start(name)
         back = self.wait(others, [name], "alive", f"{name} alive again")
-        self.wait([self.logs[name]], self.names, "alive", f"all alive at {name}")
-        return spread([at - began for at in lost]), spread([at - again for at in back])
+        self.result.setdefault(key, []).append(spread([at - began for at in lost]))
+        self.result.setdefault("rejoin", []).append(spread([at - again for at in back]))
+        try:
+            whole = self.wait([self.logs[name]], self.names, "alive", "all alive", NEWCOMER_PATIENCE)[0] - again
+        except Trouble:
+            whole = None
+        self.result.setdefault("newcomer", []).append(whole)
 
 
 def rows(result):
@@ -264,6 +274,11 @@ def rows(result):
             middle = {which: statistics.median(each[which] for each in result[key]) for which in ("min", "median", "max")}
             worst = max(each["max"] for each in result[key])
             yield f"{words}: first / median / last node", f"{three(middle, '.2f')} s, worst try {worst:.2f} s"
+    if "newcomer" in result:
+        whole = [each for each in result["newcomer"] if each is not None]
+        late = len(result["newcomer"]) - len(whole)
+        times = f"{statistics.median(whole):.2f} s, worst {max(whole):.2f} s, " if whole else ""
+        yield "start until it sees all: median", f"{times}not within {NEWCOMER_PATIENCE} s: {late} of {late + len(whole)}"
     for key, value in result.get("counters", result.get("unfinished", {})).items():
         yield f"  {key}", json.dumps(value)
     if "trouble" in result:
@@ -271,6 +286,16 @@ def rows(result):
 
 
 OK = 'p2p_peer_dials_total{result="ok"}'
+
+
+def report(arguments, result):
+    print(f"\n{result['nodes']} nodes")
+    for what, figure in rows(result):
+        print(f"  {what:58} {figure}", flush=True)
+    if arguments.json:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with open(arguments.json, "a") as out:
+            print(json.dumps({"at": at, **result}), file=out)
 
 
 def measure(arguments, folder, number):
@@ -284,18 +309,19 @@ def measure(arguments, folder, number):
         except (Trouble, OSError, subprocess.TimeoutExpired) as trouble:
             measurement.result["trouble"] = str(trouble)
         finally:
+            # What was measured is told however the script ends.
+            report(arguments, measurement.result)
             if arguments.logs:
                 keep = os.path.join(arguments.logs, str(number))
                 os.makedirs(keep, exist_ok=True)
                 for process in cluster.processes:
                     shutil.copy(process.log, keep)
-    return measurement.result
 
 
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="+", default=[16], help="numbers of nodes (default 16)")
-    parser.add_argument("--tries", type=int, default=5, help="tries of each change (default 5)")
+    parser.add_argument("--tries", type=int, default=5, help="tries of each change, 0 for none (default 5)")
     parser.add_argument("--rest", type=float, default=15, help="seconds between join and the idle window (default 15)")
     parser.add_argument("--window", type=float, default=30, help="seconds of the idle window (default 30)")
     parser.add_argument("--patience", type=float, default=120, help="seconds that a change may take (default 120)")
@@ -310,14 +336,7 @@ def run():
 
     folder = binaries(not arguments.no_build, "--bins")
     for number in arguments.nodes:
-        result = measure(arguments, folder, number)
-        print(f"\n{number} nodes")
-        for what, figure in rows(result):
-            print(f"  {what:58} {figure}", flush=True)
-        if arguments.json:
-            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            with open(arguments.json, "a") as out:
-                print(json.dumps({"at": at, **result}), file=out)
+        measure(arguments, folder, number)
 
 
 if __name__ == "__main__":
