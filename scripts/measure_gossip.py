@@ -160,7 +160,7 @@ class Measurement:
         return counters
 
     def join(self):
-        first, cpu = time.time(), time.monotonic()
+        first = time.time()
         for name in self.names:
             self.start(name)
         last = time.time()
@@ -168,7 +168,8 @@ class Measurement:
             whole = self.wait(self.logs.values(), self.names, "alive", "all members alive")
         except Trouble:
             seen = [list(log.states.values()).count("alive") for log in self.logs.values()]
-            self.result["unfinished"] = {"alive_seen": spread(seen), **self.troubles(scrape(self.nodes()))}
+            self.result["unfinished"] = {"alive_seen": spread(seen), "cpu_seconds": spread([n.cpu_seconds() for n in self.nodes()])}
+            self.result["unfinished"].update(self.troubles([]))
             raise
         cpu = [node.cpu_seconds() for node in self.nodes()]
         ends, taken = established(), scrape(self.nodes())
