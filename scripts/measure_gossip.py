@@ -168,8 +168,9 @@ class Measurement:
             whole = self.wait(self.logs.values(), self.names, "alive", "all members alive")
         except Trouble:
             seen = [list(log.states.values()).count("alive") for log in self.logs.values()]
-            self.result["unfinished"] = {"alive_seen": spread(seen), "cpu_seconds": spread([n.cpu_seconds() for n in self.nodes()])}
-            self.result["unfinished"].update(self.troubles([]))
+            logs, cpu = self.logs.values(), spread([node.cpu_seconds() for node in self.nodes()])
+            storm = {state: count(logs, state) for state in ("suspect", "down")}
+            self.result["unfinished"] = {"alive_seen": spread(seen), "cpu_seconds": cpu, **storm}
             raise
         cpu = [node.cpu_seconds() for node in self.nodes()]
         ends, taken = established(), scrape(self.nodes())
