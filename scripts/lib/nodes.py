@@ -150,16 +150,17 @@ class Node(Process):
             raise Trouble(f"{self.name}: /cluster/nodes answered {status}: {body}")
         return {item["node_id"]: item["state"] for item in json.loads(body)["items"]}
 
-    def metric(self, name, labels=""):
-        """The value of one sample of /metrics; 0 if it is not there yet."""
+    def metrics(self):
+        """All samples of /metrics, by name and labels as they stand there."""
         status, body = self.get("/metrics")
         if status != 200:
             raise Trouble(f"{self.name}: /metrics answered {status}")
-        for line in body.splitlines():
-            sample, _, value = line.rpartition(" ")
-            if sample == name + labels:
-                return float(value)
-        return 0.0
+        samples = (line.rpartition(" ") for line in body.splitlines() if not line.startswith("#"))
+        return {sample: float(value) for sample, _, value in samples}
+
+    def metric(self, name, labels=""):
+        """The value of one sample of /metrics; 0 if it is not there yet."""
+        return self.metrics().get(name + labels, 0.0)
 
 
 class Cluster:
