@@ -33,7 +33,8 @@ struct Liar {
 }
 
 fn framed(kind: Kind) -> GossipFrame {
-    GossipFrame { payload: GossipMessage { kind: Some(kind) }.encode_to_vec().into() }
+    let payload = GossipMessage { kind: Some(kind) }.encode_to_vec().into();
+    GossipFrame { payload, ..GossipFrame::default() }
 }
 
 impl Liar {
@@ -351,7 +352,10 @@ async fn a_hello_that_does_not_fit_is_refused_with_both_sides_named() {
     }
     // Bytes that are no message end the stream.
     let (sender, mut answers) = liar.gossip(&node, vec![liar.hello()]).await.expect("a stream");
-    sender.send(GossipFrame { payload: Bytes::from_static(&[0xff; 64]) }).await.expect("sent");
+    sender
+        .send(GossipFrame { payload: Bytes::from_static(&[0xff; 64]), ..GossipFrame::default() })
+        .await
+        .expect("sent");
     observer.awaits_sample(&refused("malformed"), 1.0).await;
     while let Ok(Some(_)) = answers.message().await {}
 }

@@ -176,9 +176,10 @@ impl Engine {
         self.interval.load()
     }
 
-    /// Counts a received frame that never reaches [`Self::receive`] towards the load.
-    pub fn received_elsewhere(&mut self, kind: Option<&Kind>) {
-        self.interval.count(kind);
+    /// Counts a received frame towards the load that never reaches [`Self::receive`]: a trust bundle, or a kind
+    /// that only newer releases know.
+    pub fn received_elsewhere(&mut self) {
+        self.interval.count(None);
     }
 
     /// The highest epoch known of `node`, for the hello to it.
