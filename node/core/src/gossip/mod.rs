@@ -194,7 +194,8 @@ impl Engine {
         [self.membership.next_deadline(), self.push_at, self.missing_deadline(), self.spread.next_deadline()]
             .into_iter()
             .flatten()
-            .chain([self.exchange_at, self.seeds_at, self.interval.next_deadline()])
+            .chain([self.exchange_at, self.seeds_at])
+            .chain((!self.membership.has_left()).then(|| self.interval.next_deadline()))
             .min()
             .unwrap_or_default()
     }
