@@ -12,11 +12,12 @@
 //! | [`record`] | manifests and records, their verification and the store that merges them |
 //! | [`revocation`] | what coordinators take back: signed segments, their merging, who is evicted |
 //! | [`gossip`] | the engine: membership, records and revocations of one node as one state machine |
+//! | [`wire`] | how one message travels: the frame, and its compression |
 //! | [`balancer`] | which provider takes a call |
 //! | [`suggest`] | "did you mean": the nearest known name |
 //!
-//! Data flows one way: frame → [`gossip::Engine`] → [`membership`] / [`record`] / [`revocation`] → effects and a new
-//! [`gossip::View`] of the cluster.
+//! Data flows one way: frame → [`wire::open`] → [`gossip::Engine`] → [`membership`] / [`record`] /
+//! [`revocation`] → effects and a new [`gossip::View`] of the cluster.
 
 pub mod balancer;
 pub mod gossip;
@@ -33,6 +34,7 @@ pub mod suggest;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod wire;
 
 pub use grant::Grant;
 pub use id::{ClusterId, Epoch, NodeId};

@@ -31,7 +31,10 @@ use crate::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use p2p_core::{ClusterId, Principal, Role, SpiffeId, Subject, membership::Identity, record::Refusal};
+use p2p_core::{
+    ClusterId, Principal, Role, SpiffeId, Subject, gossip::IntervalSettings, membership::Identity,
+    record::Refusal,
+};
 use std::{
     convert::Infallible,
     io,
@@ -247,7 +250,14 @@ impl NodeBuilder {
             anchors: anchors.clone(),
             pool: pool.clone(),
             seeds,
-            interval: config.gossip_interval_current,
+            interval: IntervalSettings::new(
+                config.gossip_interval_min,
+                config.gossip_interval_current,
+                config.gossip_interval_max,
+            ),
+            compression: config
+                .gossip_compression_enabled
+                .then_some(usize::try_from(config.gossip_compression_threshold).unwrap_or(usize::MAX)),
             links_max: peers_max,
             epoch_file: prepared.epoch_file,
             revoking: Revoking {

@@ -64,25 +64,25 @@ settings! {
     /// few and free of secrets.
     labels: Labels = "{}";
 
-    /// Lower bound of the gossip interval. Accepted and checked, but not used by this release: nodes
-    /// compare their records every gossip_interval_current.
+    /// Lower bound of the gossip interval: what it moves towards, a fifth at most each minute, while less
+    /// than one gossip frame a second arrives, probes not counted.
     gossip_interval_min: Duration = "5s";
 
-    /// Upper bound of the gossip interval. Accepted and checked, but not used by this release: nodes
-    /// compare their records every gossip_interval_current.
+    /// Upper bound of the gossip interval: what it moves towards while more than five gossip frames a second
+    /// arrive. The longest that a lost change may take to be repaired, times a few.
     gossip_interval_max: Duration = "30s";
 
-    /// How often this node compares records with a peer, to repair what the immediate push of changes
-    /// missed. It does not delay changes or the detection of failures. Longer saves traffic on large
-    /// clusters, shorter repairs sooner on lossy networks.
+    /// How often this node compares records with a peer at its start, to repair what the immediate push of
+    /// changes missed; from then on it adapts to the load. It does not delay changes or the detection of
+    /// failures. Longer saves traffic on large clusters, shorter repairs sooner on lossy networks.
     gossip_interval_current: Duration = "10s";
 
-    /// Whether large gossip messages would be compressed with LZ4. Accepted, but not used by this release:
-    /// messages travel as they are.
+    /// Whether large gossip messages are compressed with LZ4, for peers that read that. What others
+    /// compress is read anyway. Off only to look at the traffic.
     gossip_compression_enabled: bool = "true";
 
-    /// From which size in bytes gossip messages would be compressed. Accepted, but not used by this
-    /// release.
+    /// Gossip messages of more bytes than this are compressed. Below some hundred bytes it saves little:
+    /// keys, signatures and hashes do not shrink.
     gossip_compression_threshold: u32 = "1024";
 
     /// How many connections to other nodes are kept open; beyond it the least recently used is closed. Each

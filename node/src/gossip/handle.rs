@@ -25,17 +25,46 @@ use tonic::Streaming;
 #[derive(Debug)]
 pub(super) enum Command {
     Linked(Link),
-    Dialled { node: NodeId, result: Result<Link, DialFailure> },
+    Dialled {
+        node: NodeId,
+        result: Result<Link, DialFailure>,
+    },
     SeedAnswered(PeerConnection),
     SeedsDone,
-    Received { peer: NodeId, message: Kind },
-    Unlinked { peer: NodeId, id: u64 },
-    Publish { records: Box<OwnRecords>, done: oneshot::Sender<Result<(), Refusal>> },
-    AnnounceLeaving { done: oneshot::Sender<Result<(), Refusal>> },
-    Revoke { what: Revoke, done: Answer },
-    Kept { made: Vec<Arc<RevocationSegment>>, waiters: Vec<Answer>, result: Result<(), Fault> },
-    Enforce { peer: NodeId, segments: RevocationSegments, done: oneshot::Sender<Enforced> },
-    Leave { done: oneshot::Sender<()> },
+    Received {
+        peer: NodeId,
+        message: Kind,
+    },
+    /// A message of a kind that only newer releases know.
+    ReceivedUnknown,
+    Unlinked {
+        peer: NodeId,
+        id: u64,
+    },
+    Publish {
+        records: Box<OwnRecords>,
+        done: oneshot::Sender<Result<(), Refusal>>,
+    },
+    AnnounceLeaving {
+        done: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Revoke {
+        what: Revoke,
+        done: Answer,
+    },
+    Kept {
+        made: Vec<Arc<RevocationSegment>>,
+        waiters: Vec<Answer>,
+        result: Result<(), Fault>,
+    },
+    Enforce {
+        peer: NodeId,
+        segments: RevocationSegments,
+        done: oneshot::Sender<Enforced>,
+    },
+    Leave {
+        done: oneshot::Sender<()>,
+    },
     BundleTaken(BundleTaken),
 }
 

@@ -1,22 +1,20 @@
 //! One gossip stream: a hello each way, then frames both ways until either side ends it.
 
 use super::{
+    frame::{self, Outgoing},
     handle::Command,
-    metrics::{GossipMetrics, kind_word},
+    metrics::{FrameSize, GossipMetrics, kind_word},
 };
 use crate::{
     identity::{UnixTime, schedule},
     peer::PeerConnection,
 };
-use bytes::Bytes;
 use p2p_core::{
     ClusterId, NodeId,
     gossip::{self, HelloMismatch, Peer},
+    wire::MAX_FRAME,
 };
-use p2p_proto::v1::{
-    GossipFrame, GossipMessage, Hello, gossip_message::Kind, gossip_service_client::GossipServiceClient,
-};
-use prost::Message as _;
+use p2p_proto::v1::{GossipFrame, Hello, gossip_message::Kind, gossip_service_client::GossipServiceClient};
 use std::{
     pin::pin,
     sync::atomic::{AtomicU64, Ordering},
@@ -30,8 +28,6 @@ use tonic::{Status, Streaming};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames that may wait for one peer; more are dropped, and repaired by anti-entropy.
 const QUEUE: usize = 512;
-/// Largest frame taken, in bytes.
-pub(super) const MAX_FRAME: usize = 4 * 1024 * 1024;
 
 /// Why a gossip stream did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -99,15 +95,22 @@ pub(super) struct Introduction {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A message as it goes on the wire.
-pub(super) fn frame(kind: Kind) -> GossipFrame {
-    GossipFrame { payload: Bytes::from(GossipMessage { kind: Some(kind) }.encode_to_vec()) }
+/// A hello as it goes on the wire: never compressed, since what the other side reads is not known yet.
+fn hello_frame(hello: Hello, metrics: &GossipMetrics) -> GossipFrame {
+    let outgoing = Outgoing::of(Kind::Hello(hello));
+    let word = outgoing.word;
+    let frame = outgoing.seal(None);
+    metrics.frame("sent", word, &FrameSize::of(&frame));
+    frame
 }
 
-fn hello_of(frame: &GossipFrame) -> Option<Hello> {
-    match gossip::decode(&frame.payload) {
-        Ok(Some(Kind::Hello(hello))) => Some(hello),
-        Ok(
+fn hello_of(frame: GossipFrame, metrics: &GossipMetrics) -> Option<Hello> {
+    match frame::read(frame) {
+        Ok((Some(Kind::Hello(hello)), size)) => {
+            metrics.frame("received", "hello", &size);
+            Some(hello)
+        }
+        Ok((
             Some(
                 Kind::Membership(_)
                 | Kind::States(_)
@@ -118,16 +121,21 @@ fn hello_of(frame: &GossipFrame) -> Option<Hello> {
                 | Kind::TrustBundle(_),
             )
             | None,
-        )
+            _,
+        ))
         | Err(_) => None,
     }
 }
 
-async fn read_hello(peer: &NodeId, frames: &mut Streaming<GossipFrame>) -> Result<Hello, LinkError> {
+async fn read_hello(
+    peer: &NodeId,
+    frames: &mut Streaming<GossipFrame>,
+    metrics: &GossipMetrics,
+) -> Result<Hello, LinkError> {
     let no_hello = || LinkError::NoHello { peer: peer.clone() };
     let first = tokio::time::timeout(HELLO_TIMEOUT, frames.message()).await.map_err(|_elapsed| no_hello())?;
     let first = first.map_err(|status| LinkError::Stream { peer: peer.clone(), status })?;
-    first.as_ref().and_then(hello_of).ok_or_else(no_hello)
+    first.and_then(|frame| hello_of(frame, metrics)).ok_or_else(no_hello)
 }
 
 /// Opens a stream over a dialled connection and leaves its frames to `commands`.
@@ -145,7 +153,7 @@ pub(super) async fn open(
         None => LinkError::Stream { peer: peer.clone(), status },
     };
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let hello = frame(Kind::Hello(introduction.hello));
+    let hello = hello_frame(introduction.hello, &metrics);
     if sender.send(hello).await.is_err() {
         return Err(LinkError::Stopped);
     }
@@ -158,7 +166,7 @@ pub(super) async fn open(
         .await
         .map_err(|_elapsed| LinkError::NoHello { peer: peer.clone() })?;
     let mut frames = answer.map_err(stream_error)?.into_inner();
-    let hello = read_hello(&peer, &mut frames).await?;
+    let hello = read_hello(&peer, &mut frames, &metrics).await?;
     let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let reading = read(id, peer, frames, commands, metrics, Some(expires));
@@ -174,10 +182,10 @@ pub(super) async fn accept(
     commands: mpsc::Sender<Command>,
     metrics: GossipMetrics,
 ) -> Result<(Link, mpsc::Receiver<GossipFrame>), LinkError> {
-    let hello = read_hello(&peer, &mut frames).await?;
+    let hello = read_hello(&peer, &mut frames, &metrics).await?;
     let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
     let (sender, receiver) = mpsc::channel(QUEUE);
-    if sender.send(frame(Kind::Hello(introduction.hello))).await.is_err() {
+    if sender.send(hello_frame(introduction.hello, &metrics)).await.is_err() {
         return Err(LinkError::Stopped);
     }
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -214,19 +222,21 @@ async fn read(
                 break;
             }
         };
-        match gossip::decode(&frame.payload) {
-            Ok(Some(message)) => {
-                metrics.frame("received", kind_word(&message), frame.payload.len());
-                if commands.send(Command::Received { peer: peer.clone(), message }).await.is_err() {
-                    return;
-                }
-            }
-            Ok(None) => metrics.frame("received", "unknown", frame.payload.len()),
+        let (message, size) = match frame::read(frame) {
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(peer.id = %peer, %error, "gossip frame does not decode; ending the stream");
-                metrics.refused("malformed");
+                metrics.refused(error.reason());
                 break;
             }
+        };
+        metrics.frame("received", message.as_ref().map_or("unknown", kind_word), &size);
+        let command = match message {
+            Some(message) => Command::Received { peer: peer.clone(), message },
+            None => Command::ReceivedUnknown,
+        };
+        if commands.send(command).await.is_err() {
+            return;
         }
     }
     if commands.send(Command::Unlinked { peer, id }).await.is_err() {

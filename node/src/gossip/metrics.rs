@@ -1,17 +1,20 @@
 //! What gossip counts.
 
 use p2p_core::gossip::{Event, View};
-use p2p_proto::v1::{MemberState, gossip_message::Kind};
+use p2p_proto::v1::{GossipFrame, MemberState, gossip_message::Kind};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
+use prost::Message as _;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct FrameLabels {
     pub direction: &'static str,
     pub kind: &'static str,
+    pub encoding: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +38,9 @@ pub(super) struct GossipMetrics {
     transitions: Family<StateLabels, Counter>,
     frames: Family<FrameLabels, Counter>,
     bytes: Family<DirectionLabels, Counter>,
+    uncompressed_bytes: Family<DirectionLabels, Counter>,
+    interval: Gauge<f64, AtomicU64>,
+    load: Gauge<f64, AtomicU64>,
     pub(super) dropped: Counter,
     pub(super) links: Gauge,
     refused: Family<ReasonLabels, Counter>,
@@ -56,10 +62,17 @@ const KINDS: [&str; 8] = [
     "revocation_positions",
     "trust_bundle",
 ];
-const REFUSALS: [&str; 15] = [
+const ENCODINGS: [&str; 2] = [PLAIN, LZ4];
+const PLAIN: &str = "plain";
+const LZ4: &str = "lz4";
+const REFUSALS: [&str; 19] = [
     "hello",
     "frame",
     "malformed",
+    "envelope",
+    "bomb",
+    "length",
+    "lz4",
     "not_granted",
     "cluster",
     "owner",
@@ -74,6 +87,28 @@ const REFUSALS: [&str; 15] = [
     "trust_bundle",
 ];
 
+/// How large a frame is, and would be without compression.
+#[derive(Debug)]
+pub(super) struct FrameSize {
+    wire: usize,
+    plain: usize,
+    encoding: &'static str,
+}
+
+impl FrameSize {
+    /// Of a received one only once it was opened: before, it may claim anything.
+    pub(super) fn of(frame: &GossipFrame) -> Self {
+        let wire = frame.encoded_len();
+        if frame.lz4.is_empty() {
+            return Self { wire, plain: wire, encoding: PLAIN };
+        }
+        let message = frame.uncompressed_length as usize;
+        // One byte for the key of the field.
+        let plain = 1 + prost::length_delimiter_len(message) + message;
+        Self { wire, plain, encoding: LZ4 }
+    }
+}
+
 impl GossipMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -83,8 +118,11 @@ impl GossipMetrics {
         }
         for direction in ["sent", "received"] {
             drop(metrics.bytes.get_or_create(&DirectionLabels { direction }));
-            for kind in KINDS {
-                drop(metrics.frames.get_or_create(&FrameLabels { direction, kind }));
+            drop(metrics.uncompressed_bytes.get_or_create(&DirectionLabels { direction }));
+            for (kind, encoding) in
+                KINDS.into_iter().flat_map(|kind| ENCODINGS.map(|encoding| (kind, encoding)))
+            {
+                drop(metrics.frames.get_or_create(&FrameLabels { direction, kind, encoding }));
             }
         }
         for reason in REFUSALS {
@@ -96,12 +134,33 @@ impl GossipMetrics {
             "Changes of members' states by new state",
             metrics.transitions.clone(),
         );
-        registry.register("gossip_frames", "Gossip frames by direction and kind", metrics.frames.clone());
+        registry.register(
+            "gossip_frames",
+            "Gossip frames by direction, kind and encoding",
+            metrics.frames.clone(),
+        );
         registry.register_with_unit(
             "gossip",
             "Encoded gossip frames by direction",
             Unit::Bytes,
             metrics.bytes.clone(),
+        );
+        registry.register_with_unit(
+            "gossip_uncompressed",
+            "What gossip_bytes would be without compression",
+            Unit::Bytes,
+            metrics.uncompressed_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "gossip_interval",
+            "Pause between comparisons of records with a peer",
+            Unit::Seconds,
+            metrics.interval.clone(),
+        );
+        registry.register(
+            "gossip_load",
+            "Gossip frames received per second, without probes and hellos, over the last minute",
+            metrics.load.clone(),
         );
         registry.register(
             "gossip_dropped_frames",
@@ -123,9 +182,15 @@ impl GossipMetrics {
         metrics
     }
 
-    pub(super) fn frame(&self, direction: &'static str, kind: &'static str, bytes: usize) {
-        self.frames.get_or_create(&FrameLabels { direction, kind }).inc();
-        self.bytes.get_or_create(&DirectionLabels { direction }).inc_by(bytes as u64);
+    pub(super) fn frame(&self, direction: &'static str, kind: &'static str, size: &FrameSize) {
+        self.frames.get_or_create(&FrameLabels { direction, kind, encoding: size.encoding }).inc();
+        self.bytes.get_or_create(&DirectionLabels { direction }).inc_by(size.wire as u64);
+        self.uncompressed_bytes.get_or_create(&DirectionLabels { direction }).inc_by(size.plain as u64);
+    }
+
+    pub(super) fn interval(&self, interval: Duration, load: f64) {
+        self.interval.set(interval.as_secs_f64());
+        self.load.set(load);
     }
 
     pub(super) fn refused(&self, reason: &'static str) {

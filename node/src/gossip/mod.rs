@@ -5,6 +5,7 @@
 //! | `handle` | what other parts hold: view, publish, leave, accepted streams |
 //! | `task` | the loop: commands and time in, effects out |
 //! | `link` | one gossip stream: hello, then frames both ways |
+//! | `frame` | one message on its way: encoded, compressed for peers that read that |
 //! | `revoke` `receipt` | revocations: signed, kept, enforced; evictions confirmed by every member |
 //! | `keyring` | signing and verifying for the engine, with this node's identity |
 //! | `events` `metrics` | what is logged and counted |
@@ -17,6 +18,7 @@
 //! ```
 
 mod events;
+mod frame;
 mod handle;
 mod keyring;
 mod link;

@@ -39,7 +39,7 @@ use crate::{
     shutdown::ShutdownWatch,
     token::Issuer,
 };
-use p2p_core::{Role, SpiffeId};
+use p2p_core::{Role, SpiffeId, wire::MAX_FRAME};
 use p2p_proto::v1::{
     auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
     enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
@@ -95,7 +95,8 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let call = RpcServiceServer::new(call::CallService(parts.clone()))
         .max_decoding_message_size(limit.saturating_add(4096))
         .max_encoding_message_size(limit.saturating_add(4096));
-    let gossip = GossipServiceServer::new(gossip::GossipFrames(parts.gossip.clone()));
+    let gossip = GossipServiceServer::new(gossip::GossipFrames(parts.gossip.clone()))
+        .max_decoding_message_size(MAX_FRAME);
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
     let registry = RegistryServiceServer::new(registry::Methods(parts.router.clone()));
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));

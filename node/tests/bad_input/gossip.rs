@@ -26,18 +26,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 /// A node that holds a certificate of the cluster, and lies.
-struct Liar {
+pub(super) struct Liar {
     store: Arc<IdentityStore>,
     cluster: ClusterId,
     node: NodeId,
 }
 
-fn framed(kind: Kind) -> GossipFrame {
-    GossipFrame { payload: GossipMessage { kind: Some(kind) }.encode_to_vec().into() }
+pub(super) fn framed(kind: Kind) -> GossipFrame {
+    let payload = GossipMessage { kind: Some(kind) }.encode_to_vec().into();
+    GossipFrame { payload, ..GossipFrame::default() }
 }
 
 impl Liar {
-    fn new(certificates: &Certificates, name: &str) -> Self {
+    pub(super) fn new(certificates: &Certificates, name: &str) -> Self {
         let files = IdentityFiles {
             cert: certificates.path(&format!("{name}_cert.pem")),
             key: certificates.path(&format!("{name}_key.pem")),
@@ -58,7 +59,7 @@ impl Liar {
     }
 
     /// Opens a gossip stream with `kinds` as its first frames.
-    async fn gossip(
+    pub(super) async fn gossip(
         &self,
         to: &TestNode,
         kinds: Vec<Kind>,
@@ -76,13 +77,13 @@ impl Liar {
         Ok((sender, answer.into_inner()))
     }
 
-    fn hello(&self) -> Kind {
+    pub(super) fn hello(&self) -> Kind {
         Kind::Hello(hello(&self.cluster, &self.life(), None))
     }
 
     /// Records signed with this node's key as those of `owner`, newer than what any node of the test has
     /// published.
-    fn state_of(&self, owner: &str) -> OwnerState {
+    pub(super) fn state_of(&self, owner: &str) -> OwnerState {
         self.state_at(owner, Epoch((UnixTime::now().as_secs() + 60) * 1_000))
     }
 
@@ -114,11 +115,11 @@ impl Liar {
     }
 }
 
-fn states(state: OwnerState) -> Kind {
+pub(super) fn states(state: OwnerState) -> Kind {
     Kind::States(OwnerStates { states: vec![state] })
 }
 
-fn refused(reason: &str) -> String {
+pub(super) fn refused(reason: &str) -> String {
     format!("p2p_gossip_refused_total{{reason=\"{reason}\"}}")
 }
 
@@ -351,7 +352,10 @@ async fn a_hello_that_does_not_fit_is_refused_with_both_sides_named() {
     }
     // Bytes that are no message end the stream.
     let (sender, mut answers) = liar.gossip(&node, vec![liar.hello()]).await.expect("a stream");
-    sender.send(GossipFrame { payload: Bytes::from_static(&[0xff; 64]) }).await.expect("sent");
+    sender
+        .send(GossipFrame { payload: Bytes::from_static(&[0xff; 64]), ..GossipFrame::default() })
+        .await
+        .expect("sent");
     observer.awaits_sample(&refused("malformed"), 1.0).await;
     while let Ok(Some(_)) = answers.message().await {}
 }

@@ -6,8 +6,10 @@
 //! | `connections` | bytes and certificates that are no client's |
 //! | `requests` | requests of those who may connect |
 //! | `gossip` | records that a node with a valid certificate must not get through |
+//! | `envelope` | compressed frames that lie about what they hold |
 
 mod connections;
+mod envelope;
 mod gossip;
 mod requests;
 mod start;

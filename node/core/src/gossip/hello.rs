@@ -1,6 +1,6 @@
 //! The first message each way of a gossip stream: may these two work together?
 
-use crate::{ClusterId, Epoch, NodeId, membership::Identity};
+use crate::{ClusterId, Epoch, NodeId, membership::Identity, wire::FEATURE_LZ4};
 use p2p_proto::v1::Hello;
 use std::net::SocketAddr;
 
@@ -67,6 +67,8 @@ pub struct Peer {
     pub protocol: u32,
     /// The highest epoch of our own node id that the peer has seen.
     pub known_epoch: Option<Epoch>,
+    /// Whether the peer reads compressed frames.
+    pub lz4: bool,
 }
 
 /// The hello that the life `own` of `cluster` sends to a peer of whom it knows `known_epoch`.
@@ -76,7 +78,7 @@ pub fn hello(cluster: &ClusterId, own: &Identity, known_epoch: Option<Epoch>) ->
         node_id: own.node.to_string(),
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: Vec::new(),
+        features: vec![FEATURE_LZ4.to_owned()],
         epoch: own.epoch.0,
         generation: own.generation,
         instance: own.instance,
@@ -126,6 +128,7 @@ pub fn negotiate(
         },
         protocol: max.min(PROTOCOL_MAX),
         known_epoch: (theirs.known_epoch != 0).then_some(Epoch(theirs.known_epoch)),
+        lz4: theirs.features.iter().any(|feature| feature == FEATURE_LZ4),
     })
 }
 
@@ -149,6 +152,22 @@ mod tests {
         let sent = hello(&cluster, &life("a"), Some(Epoch(3)));
         let peer = negotiate(&cluster, &life("b").node, &life("a").node, &sent).expect("agrees");
         assert_eq!((peer.identity, peer.known_epoch), (life("a"), Some(Epoch(3))));
+    }
+
+    #[test]
+    fn a_feature_that_the_peer_does_not_name_is_not_used() {
+        let cluster: ClusterId = "c".parse().expect("id");
+        let reads_lz4 = |features: &[&str]| {
+            let features = features.iter().map(|feature| (*feature).to_owned()).collect();
+            let sent = Hello { features, ..hello(&cluster, &life("a"), None) };
+            negotiate(&cluster, &life("b").node, &life("a").node, &sent).expect("agrees").lz4
+        };
+        assert!(reads_lz4(
+            &hello(&cluster, &life("a"), None).features.iter().map(String::as_str).collect::<Vec<_>>()
+        ));
+        assert!(reads_lz4(&["of-the-future", "lz4"]));
+        assert!(!reads_lz4(&[]));
+        assert!(!reads_lz4(&["LZ4", "lz4hc"]));
     }
 
     #[test]

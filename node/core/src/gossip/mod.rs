@@ -13,6 +13,7 @@
 
 mod effect;
 mod hello;
+mod interval;
 mod own;
 mod revoke;
 #[cfg(test)]
@@ -21,7 +22,10 @@ mod view;
 
 pub use effect::{Effect, Event, FrameError};
 pub use hello::{HelloMismatch, PROTOCOL_MAX, PROTOCOL_MIN, Peer, hello, negotiate};
+pub use interval::IntervalSettings;
 pub use view::{MemberView, View};
+
+use interval::AdaptiveInterval;
 
 use crate::{
     ClusterId, Epoch, Moment, NodeId,
@@ -67,7 +71,7 @@ pub struct EngineConfig {
     /// The cluster.
     pub cluster: ClusterId,
     /// Pause between digest exchanges.
-    pub interval: Duration,
+    pub interval: IntervalSettings,
 }
 
 struct Tracked {
@@ -90,6 +94,7 @@ pub struct Engine {
     /// Owners whose newest state is to be pushed, and who sent it here.
     unpushed: BTreeMap<NodeId, Option<NodeId>>,
     push_at: Option<Moment>,
+    interval: AdaptiveInterval,
     exchange_at: Moment,
     seeds_at: Moment,
     missing_at: Moment,
@@ -136,6 +141,7 @@ impl Engine {
             revocations: Segments::new(config.cluster.clone()),
             bans: Bans::default(),
             spread: revoke::Spread::default(),
+            interval: AdaptiveInterval::new(config.interval),
             config,
             keyring,
             rng,
@@ -199,6 +205,22 @@ impl Engine {
         self.events.pop_front()
     }
 
+    /// Pause between digest exchanges at present.
+    pub fn interval(&self) -> Duration {
+        self.interval.current()
+    }
+
+    /// Gossip frames received per second, as the interval goes by it.
+    pub fn load(&self) -> f64 {
+        self.interval.load()
+    }
+
+    /// Counts a received frame towards the load that never reaches [`Self::receive`]: a trust bundle, or a kind
+    /// that only newer releases know.
+    pub fn received_elsewhere(&mut self) {
+        self.interval.count(None);
+    }
+
     /// The highest epoch known of `node`, for the hello to it.
     pub fn known_epoch(&self, node: &NodeId) -> Option<Epoch> {
         let record = self.store.version(node).map(|(epoch, _)| epoch);
@@ -214,6 +236,7 @@ impl Engine {
             .into_iter()
             .flatten()
             .chain([self.exchange_at, self.seeds_at])
+            .chain((!self.membership.has_left()).then(|| self.interval.next_deadline()))
             .min()
             .unwrap_or_default()
     }
@@ -247,6 +270,7 @@ impl Engine {
         peer: &NodeId,
         message: Kind,
     ) -> Result<(), FrameError> {
+        self.interval.count(Some(&message));
         if self.membership.has_left() {
             return Ok(());
         }
@@ -308,12 +332,13 @@ impl Engine {
     /// Does everything that is due at `now`.
     pub fn tick(&mut self, now: Moment) {
         self.membership.tick(now);
+        self.interval.tick(now);
         self.spread_revocations(now);
         if self.push_at.is_some_and(|at| at <= now) {
             self.push();
         }
         if self.exchange_at <= now {
-            self.exchange_at = now + self.config.interval;
+            self.exchange_at = now + self.interval.current();
             self.exchange();
         }
         if self.seeds_at <= now {

@@ -3,7 +3,7 @@
 //! It stays outside the engine: it is one small message that only a root's key makes, and whoever has verified it
 //! passes it on.
 
-use super::{BundleTaken, Command, Task, frame, kind_word};
+use super::{BundleTaken, Command, Outgoing, Task};
 use p2p_core::NodeId;
 use p2p_proto::v1::{TrustBundle, gossip_message::Kind};
 use rustls_pki_types::UnixTime;
@@ -40,10 +40,7 @@ impl Task {
         let Some(bundle) = self.setup.anchors.bundle() else { return };
         for node in to {
             let message = Kind::TrustBundle(bundle.wire().clone());
-            let word = kind_word(&message);
-            let frame = frame(message);
-            self.metrics.frame("sent", word, frame.payload.len());
-            self.send_frame(node, frame);
+            self.send_linked(node, Outgoing::of(message));
         }
     }
 

@@ -1,7 +1,8 @@
 //! What one engine makes of single inputs, good and bad.
 
 use super::super::{
-    Effect, Engine, EngineConfig, Event, FrameError, Peer, QUEUE_LIMIT, decode, fan_out, hello, negotiate,
+    Effect, Engine, EngineConfig, Event, FrameError, IntervalSettings, Peer, QUEUE_LIMIT, decode, fan_out,
+    hello, negotiate,
 };
 use crate::{
     Epoch, Moment,
@@ -18,7 +19,8 @@ use rand::{SeedableRng, rngs::StdRng};
 use std::{sync::Arc, time::Duration};
 
 fn engine(own: Identity) -> Engine {
-    let config = EngineConfig { cluster: cluster(), interval: Duration::from_secs(1) };
+    let config =
+        EngineConfig { cluster: cluster(), interval: IntervalSettings::fixed(Duration::from_secs(1)) };
     let keyring = Arc::new(TestKeyring::of(&own.node));
     let name = own.node.clone();
     let mut engine = Engine::new(config, own, START_MS, keyring, StdRng::seed_from_u64(1));

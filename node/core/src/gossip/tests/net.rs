@@ -1,7 +1,7 @@
 //! A network of engines in virtual time: one seeded generator, one ordered queue, no clock. The same seed
 //! gives the same run, and a failing test prints its seed.
 
-use super::super::{Effect, Engine, EngineConfig, Event, hello, negotiate};
+use super::super::{Effect, Engine, EngineConfig, Event, IntervalSettings, hello, negotiate};
 use crate::{
     Epoch, Moment, NodeId,
     membership::Identity,
@@ -105,7 +105,7 @@ impl Net {
     pub(super) fn start(&mut self, own: Identity) -> usize {
         let rng = StdRng::from_rng(&mut self.rng);
         let (node, address) = (own.node.clone(), own.address);
-        let config = EngineConfig { cluster: cluster(), interval: self.interval };
+        let config = EngineConfig { cluster: cluster(), interval: IntervalSettings::fixed(self.interval) };
         let engine = Engine::new(config, own, self.unix_ms(), Arc::new(TestKeyring::of(&node)), rng);
         self.processes.push(Process {
             engine,
