@@ -148,6 +148,8 @@ impl GossipMetrics {
             Event::RevocationsRefused { refusal, .. } => self.refused(refusal.reason()),
             Event::NotGranted { .. } => self.refused("not_granted"),
             // Told in the log; the gauge of evicted nodes shows the rest.
+            // Counted by the change of state that it brings.
+            Event::Evidence(_) => {}
             Event::RevocationsReissued | Event::Evicted | Event::Readmitted => {}
             Event::Renewed => {
                 self.renewals.inc();

@@ -1,5 +1,6 @@
 //! What an engine asks for and reports.
 
+use super::Evidence;
 use crate::{Epoch, NodeId, membership::PacketError, record::Refusal, revocation::SegmentRefusal};
 use p2p_proto::v1::{MemberState, Revocation, RevocationSegment, gossip_message::Kind};
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
@@ -43,6 +44,8 @@ pub enum Event {
         /// To what.
         to: MemberState,
     },
+    /// Something speaks for or against a member.
+    Evidence(Arc<Evidence>),
     /// A state of an owner was refused.
     Refused {
         /// Who sent it.

@@ -12,6 +12,7 @@
 //! digests with a random member at the gossip interval, and with the first peer when joining.
 
 mod effect;
+mod evidence;
 mod hello;
 mod own;
 mod revoke;
@@ -20,6 +21,7 @@ mod tests;
 mod view;
 
 pub use effect::{Effect, Event, FrameError};
+pub use evidence::{EVIDENCE_LIMIT, EVIDENCE_PER_MEMBER, Evidence};
 pub use hello::{HelloMismatch, PROTOCOL_MAX, PROTOCOL_MIN, Peer, hello, negotiate};
 pub use view::{MemberView, View};
 
@@ -89,6 +91,7 @@ pub struct Engine {
     missing_at: Moment,
     first_seen: BTreeMap<NodeId, Moment>,
     tracked: BTreeMap<NodeId, Tracked>,
+    evidence: evidence::EvidenceLog,
     conflicts: VecDeque<Moment>,
     slowed_until: Moment,
     /// Highest epoch of this node that a peer's hello told.
@@ -130,6 +133,7 @@ impl Engine {
             missing_at: Moment::default(),
             first_seen: BTreeMap::new(),
             tracked: BTreeMap::new(),
+            evidence: evidence::EvidenceLog::default(),
             conflicts: VecDeque::new(),
             slowed_until: Moment::default(),
             told_epoch: None,
@@ -419,6 +423,7 @@ impl Engine {
             self.renewals = self.membership.renewals();
             self.note(Event::Renewed);
         }
+        self.keep_findings(now, unix_ms);
         let view = self.build_view(now, unix_ms);
         if *self.view != view {
             self.view = Arc::new(view);

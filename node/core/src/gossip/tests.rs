@@ -1,5 +1,6 @@
 //! Clusters of engines in virtual time.
 
+mod evidence;
 mod input;
 mod net;
 mod revoke;

@@ -105,6 +105,7 @@ impl Engine {
             };
             members.insert(node.clone(), member);
         }
+        self.keep_changes(unix_ms, changes.clone());
         for (node, from, to) in changes {
             self.tracked.insert(node.clone(), Tracked { state: to, since_unix_ms: unix_ms, changed: now });
             self.note(Event::Member { node, from, to });

@@ -19,14 +19,18 @@
 //!
 //! Papers: SWIM (Das, Gupta, Motivala 2002) for probes, suspicion and dissemination by piggyback.
 
+mod doubt;
+mod evidence;
 mod identity;
 mod packet;
+mod probe;
 mod settings;
 mod suspicion;
 #[cfg(test)]
 mod tests;
 mod timers;
 
+pub use evidence::{Finding, Reason};
 pub use identity::{CodecError, Identity};
 pub use settings::{MAX_PACKET, PROBE_PERIOD, suspicion_timeout};
 
@@ -35,15 +39,17 @@ use crate::{
     time::Moment,
 };
 use bytes::Bytes;
+use evidence::{Cause, Witness};
 use foca::{
     AccumulatingRuntime, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification, State, Timer,
 };
 use identity::WireCodec;
 use packet::Packet;
+use probe::{Outcome, Probe};
 use rand::rngs::StdRng;
 use settings::config;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 use suspicion::Suspicions;
@@ -110,6 +116,8 @@ pub struct Membership {
     runtime: AccumulatingRuntime<Identity>,
     timers: Timers,
     suspicions: Suspicions,
+    witness: Witness,
+    probe: Probe,
     evidence: BTreeMap<NodeId, Moment>,
     pings: BTreeMap<NodeId, Ping>,
     rtts: BTreeMap<NodeId, Duration>,
@@ -132,6 +140,8 @@ impl Membership {
             runtime: AccumulatingRuntime::new(),
             timers: Timers::default(),
             suspicions: Suspicions::default(),
+            witness: Witness::default(),
+            probe: Probe::default(),
             evidence: BTreeMap::new(),
             pings: BTreeMap::new(),
             rtts: BTreeMap::new(),
@@ -158,6 +168,11 @@ impl Membership {
     /// Takes the next packet to send, and to whom.
     pub fn next_packet(&mut self) -> Option<(Identity, Bytes)> {
         self.outbox.pop_front()
+    }
+
+    /// Takes the next piece of evidence: what changed this node's mind about a member, or confirmed it.
+    pub fn next_finding(&mut self) -> Option<Finding> {
+        self.witness.next_finding()
     }
 
     /// Every life known of other nodes, one per node, down ones included.
@@ -219,7 +234,7 @@ impl Membership {
             return;
         }
         let result = self.foca.announce(life, &mut self.runtime);
-        self.settle(now, result);
+        self.settle(now, result, &Cause::Upkeep);
     }
 
     /// Takes one packet from `peer`, the node that the connection's certificate names.
@@ -235,7 +250,7 @@ impl Membership {
         }
         self.codec.set_clock(unix_ms);
         let read = Packet::read(&mut self.codec, packet)?;
-        let Header { src, message, .. } = read.header.clone();
+        let Header { src, src_incarnation, message, .. } = read.header.clone();
         if src.node != *peer {
             return Err(PacketError::ForeignSource { peer: peer.clone(), claimed: src.node });
         }
@@ -253,8 +268,15 @@ impl Membership {
             self.rtts.insert(peer.clone(), now.since(ping.sent));
             self.pings.remove(peer);
         }
+        self.probe.received(&read.header);
         self.look_for_usurper(&read.members);
         let own = self.foca.identity();
+        let source = Member::new(src.clone(), src_incarnation, State::Alive);
+        let told = read.members.iter().chain([&source]).filter(|update| update.id().node != own.node);
+        let news: BTreeSet<NodeId> = told
+            .filter(|update| self.witness.is_news(update))
+            .map(|update| update.id().node.clone())
+            .collect();
         let taken = read.retain(&mut self.codec, packet, |member| {
             let id = member.id();
             if id.node == own.node {
@@ -264,27 +286,13 @@ impl Membership {
         })?;
         let result = self.foca.handle_data(&taken, &mut self.runtime);
         self.drain(now);
+        if !news.is_empty() {
+            let members = self.foca.iter_membership_state().filter(|known| news.contains(&known.id().node));
+            self.witness.compare(now, &Cause::Packet(peer.clone()), members);
+            self.watch(now);
+        }
         self.tell_suspect(src);
         result.map_err(|error| PacketError::Refused(error.to_string()))
-    }
-
-    /// Lets a suspect that has just talked know, by the same words that others hear.
-    fn tell_suspect(&mut self, life: Identity) {
-        let Some(suspicion) = self.suspicions.of(&life) else {
-            return;
-        };
-        let suspect = Member::new(life.clone(), suspicion.incarnation, State::Suspect);
-        let header = Header {
-            src: self.foca.identity().clone(),
-            // The lowest, which overrides nothing that the suspect knows of us.
-            src_incarnation: 0,
-            dst: life.clone(),
-            message: Message::Gossip,
-        };
-        match (Packet { header, members: vec![suspect] }).write(&mut self.codec) {
-            Ok(packet) => self.outbox.push_back((life, packet)),
-            Err(error) => debug_assert!(false, "a packet of one member was not encoded: {error}"),
-        }
     }
 
     fn knows(&self, node: &NodeId) -> bool {
@@ -303,32 +311,14 @@ impl Membership {
         self.usurper = latest.filter(|life| life.supersedes(own)).cloned();
     }
 
-    /// The peer refuses connections at its address: no process listens there. An alive member becomes
-    /// suspect at once; it may refute as usual.
-    pub fn refused(&mut self, now: Moment, node: &NodeId) {
-        let alive = self.foca.iter_members().find(|m| m.id().node == *node && m.state() == State::Alive);
-        let Some(suspect) = alive.map(|m| Member::new(m.id().clone(), m.incarnation(), State::Suspect))
-        else {
-            return;
-        };
-        if self.is_silent(now) {
-            return;
-        }
-        if self.evidence.get(node).is_some_and(|last| now.since(*last) < EVIDENCE_PAUSE) {
-            return;
-        }
-        self.evidence.insert(node.clone(), now);
-        let result = self.foca.apply_many([suspect].into_iter(), true, &mut self.runtime);
-        self.settle(now, result);
-    }
-
     /// Takes over as the life `own`, later than the present one.
     pub fn supersede(&mut self, now: Moment, own: Identity) {
         if self.left {
             return;
         }
+        self.probe.clear();
         let result = self.foca.change_identity(own, &mut self.runtime);
-        self.settle(now, result);
+        self.settle(now, result, &Cause::Upkeep);
         self.reconnect(now);
     }
 
@@ -336,14 +326,14 @@ impl Membership {
     /// the few packets that tell of it are lost, nobody does; an empty update makes it go on at once.
     fn reconnect(&mut self, now: Moment) {
         let result = self.foca.apply_many(std::iter::empty(), true, &mut self.runtime);
-        self.settle(now, result);
+        self.settle(now, result, &Cause::Upkeep);
     }
 
     /// Tells the cluster that this life ends. The instance answers nothing afterwards.
     pub fn leave(&mut self, now: Moment) {
         if !self.left {
             let result = self.foca.leave_cluster(&mut self.runtime);
-            self.settle(now, result);
+            self.settle(now, result, &Cause::Upkeep);
             self.left = true;
             self.timers.clear();
             self.suspicions.clear();
@@ -358,27 +348,38 @@ impl Membership {
         }
         if self.held_until.take().is_some() {
             self.suspicions.clear();
-            self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
+            self.watch(now);
         }
         while let Some(timer) = self.timers.pop_due(now) {
-            let result = self.foca.handle_timer(timer, &mut self.runtime);
-            self.settle(now, result);
+            self.handle_timer(now, timer);
         }
         self.expire_suspicions(now);
     }
 
-    fn expire_suspicions(&mut self, now: Moment) {
-        for suspicion in self.suspicions.take_due(now) {
-            let down = Member::new(suspicion.identity, suspicion.incarnation, State::Down);
-            let result = self.foca.apply_many([down].into_iter(), true, &mut self.runtime);
-            self.settle(now, result);
+    fn handle_timer(&mut self, now: Moment, timer: Timer<Identity>) {
+        let forgets = matches!(timer, Timer::RemoveDown(_));
+        let ended = self.probe.timer(&timer);
+        let result = self.foca.handle_timer(timer, &mut self.runtime);
+        self.carry_on(now, result);
+        match ended.and_then(|ended| self.probe.outcome(ended)) {
+            Some(Outcome::Failed { target, helpers }) => self.probe_failed(now, &target, helpers),
+            Some(Outcome::Answered) | None => {}
+        }
+        if forgets {
+            self.witness.retain(self.foca.iter_membership_state());
         }
     }
 
     /// foca's errors here concern single packets or timers (an interrupted probe cycle after a pause, a
     /// timer of a connection state that has passed); the instance stays usable after each of them.
-    fn settle(&mut self, now: Moment, _result: Result<(), foca::Error>) {
+    fn carry_on(&mut self, now: Moment, _result: Result<(), foca::Error>) {
         self.drain(now);
+    }
+
+    fn settle(&mut self, now: Moment, result: Result<(), foca::Error>, cause: &Cause) {
+        self.carry_on(now, result);
+        self.witness.compare(now, cause, self.foca.iter_membership_state());
+        self.watch(now);
     }
 
     fn drain(&mut self, now: Moment) {
@@ -388,8 +389,11 @@ impl Membership {
             if to.node == own {
                 continue;
             }
-            if let Ok(Header { message: Message::Ping(number), .. }) = self.codec.peek(&packet) {
-                self.pings.insert(to.node.clone(), Ping { number, sent: now });
+            if let Ok(header) = self.codec.peek(&packet) {
+                self.probe.sent(&header);
+                if let Message::Ping(number) = header.message {
+                    self.pings.insert(to.node.clone(), Ping { number, sent: now });
+                }
             }
             self.outbox.push_back((to, packet));
         }
@@ -427,8 +431,8 @@ impl Membership {
                 debug_assert!(false, "foca refused a configuration: {error}");
             }
         }
-        self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
         if rejoined {
+            self.probe.clear();
             self.reconnect(now);
         }
     }

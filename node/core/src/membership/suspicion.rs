@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 pub(super) struct Suspicion {
     pub(super) identity: Identity,
     pub(super) incarnation: u16,
+    pub(super) since: Moment,
     until: Moment,
 }
 
@@ -57,6 +58,7 @@ impl Suspicions {
             self.0.entry(node.clone()).or_insert_with(|| Suspicion {
                 identity: member.id().clone(),
                 incarnation: member.incarnation(),
+                since: now,
                 until: now + timeout,
             });
         }

@@ -1,0 +1,79 @@
+//! How a member comes to be suspect, and down.
+
+use super::{
+    EVIDENCE_PAUSE, Identity, Membership,
+    evidence::{Cause, Reason},
+    packet::Packet,
+};
+use crate::{id::NodeId, time::Moment};
+use foca::{Header, Member, Message, State};
+
+impl Membership {
+    /// The peer refuses connections at its address: no process listens there. An alive member becomes
+    /// suspect at once; it may refute as usual.
+    pub fn refused(&mut self, now: Moment, node: &NodeId) {
+        let active = self.foca.iter_members().find(|member| member.id().node == *node);
+        let Some((life, incarnation, state)) = active.map(|m| (m.id().clone(), m.incarnation(), m.state()))
+        else {
+            return;
+        };
+        if self.is_silent(now) {
+            return;
+        }
+        if self.evidence.get(node).is_some_and(|last| now.since(*last) < EVIDENCE_PAUSE) {
+            return;
+        }
+        self.evidence.insert(node.clone(), now);
+        let reason = Reason::Refused { address: life.address };
+        if state == State::Suspect {
+            self.witness.confirm(now, node, reason);
+            return;
+        }
+        let suspect = Member::new(life, incarnation, State::Suspect);
+        let result = self.foca.apply_many([suspect].into_iter(), true, &mut self.runtime);
+        self.settle(now, result, &Cause::Own(reason));
+    }
+
+    pub(super) fn probe_failed(&mut self, now: Moment, target: &Identity, helpers: Vec<NodeId>) {
+        let reason = Reason::ProbeFailed { last_rtt: self.rtt(&target.node), helpers };
+        let Some(member) = self.foca.iter_members().find(|member| member.id() == target) else { return };
+        if self.witness.is_news(member) {
+            self.witness.compare(now, &Cause::Own(reason), [member].into_iter());
+            self.watch(now);
+        } else if member.state() == State::Suspect {
+            self.witness.confirm(now, &target.node, reason);
+        }
+    }
+
+    pub(super) fn watch(&mut self, now: Moment) {
+        self.suspicions.watch(now, self.foca.num_members(), self.foca.iter_members());
+    }
+
+    pub(super) fn expire_suspicions(&mut self, now: Moment) {
+        for suspicion in self.suspicions.take_due(now) {
+            let reason = Reason::RanOut { after: now.since(suspicion.since), accusers: 0 };
+            let down = Member::new(suspicion.identity, suspicion.incarnation, State::Down);
+            let result = self.foca.apply_many([down].into_iter(), true, &mut self.runtime);
+            self.settle(now, result, &Cause::Own(reason));
+        }
+    }
+
+    /// Lets a suspect that has just talked know, by the same words that others hear.
+    pub(super) fn tell_suspect(&mut self, life: Identity) {
+        let Some(suspicion) = self.suspicions.of(&life) else {
+            return;
+        };
+        let suspect = Member::new(life.clone(), suspicion.incarnation, State::Suspect);
+        let header = Header {
+            src: self.foca.identity().clone(),
+            // The lowest, which overrides nothing that the suspect knows of us.
+            src_incarnation: 0,
+            dst: life.clone(),
+            message: Message::Gossip,
+        };
+        match (Packet { header, members: vec![suspect] }).write(&mut self.codec) {
+            Ok(packet) => self.outbox.push_back((life, packet)),
+            Err(error) => debug_assert!(false, "a packet of one member was not encoded: {error}"),
+        }
+    }
+}
