@@ -115,7 +115,8 @@ fn hello_of(frame: &GossipFrame) -> Option<Hello> {
                 | Kind::StatesRequest(_)
                 | Kind::Revocations(_)
                 | Kind::RevocationPositions(_)
-                | Kind::TrustBundle(_),
+                | Kind::TrustBundle(_)
+                | Kind::Accusation(_),
             )
             | None,
         )

@@ -46,7 +46,7 @@ const STATES: [MemberState; 4] =
     [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
 
 /// Every label value, so that each series is there before it is needed.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "hello",
     "membership",
     "states",
@@ -55,6 +55,7 @@ const KINDS: [&str; 8] = [
     "revocations",
     "revocation_positions",
     "trust_bundle",
+    "accusation",
 ];
 const REFUSALS: [&str; 15] = [
     "hello",
@@ -175,5 +176,6 @@ pub(super) fn kind_word(kind: &Kind) -> &'static str {
         Kind::Revocations(_) => "revocations",
         Kind::RevocationPositions(_) => "revocation_positions",
         Kind::TrustBundle(_) => "trust_bundle",
+        Kind::Accusation(_) => "accusation",
     }
 }

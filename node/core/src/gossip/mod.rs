@@ -11,6 +11,7 @@
 //! which passes on what was new to it ([`PUSH_DELAY`] apart). What pushes miss is repaired by exchanging
 //! digests with a random member at the gossip interval, and with the first peer when joining.
 
+mod accusation;
 mod effect;
 mod evidence;
 mod hello;
@@ -217,6 +218,7 @@ impl Engine {
         }
         match message {
             Kind::Membership(packet) => self.membership.receive(now, unix_ms, peer, &packet)?,
+            Kind::Accusation(accusation) => self.receive_accusation(now, peer, &accusation)?,
             Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
             Kind::Digest(digest) => {
                 let (newer_here, newer_there) = self.store.compare(&digest);
@@ -419,6 +421,7 @@ impl Engine {
         while let Some((to, packet)) = self.membership.next_packet() {
             self.send(to.node, to.address, Kind::Membership(packet));
         }
+        self.send_accusations();
         if self.membership.renewals() > self.renewals {
             self.renewals = self.membership.renewals();
             self.note(Event::Renewed);

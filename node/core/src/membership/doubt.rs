@@ -7,6 +7,19 @@ use super::{
 };
 use crate::{id::NodeId, time::Moment};
 use foca::{Header, Member, Message, State};
+use rand::seq::IteratorRandom as _;
+
+/// How many members one that was refused tells directly.
+const ACCUSATION_FAN_OUT: usize = 4;
+
+/// A member refused a connection: what the one that was refused tells others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accusation {
+    /// The life that is to blame.
+    pub life: Identity,
+    /// The incarnation in which it is suspected; a higher one has refuted it.
+    pub incarnation: u16,
+}
 
 impl Membership {
     /// The peer refuses connections at its address: no process listens there. An alive member becomes
@@ -27,11 +40,45 @@ impl Membership {
         let reason = Reason::Refused { address: life.address };
         if state == State::Suspect {
             self.witness.confirm(now, node, reason);
+        } else {
+            self.suspect(now, Member::new(life.clone(), incarnation, State::Suspect), reason);
+        }
+        let own = self.own().node.clone();
+        if self.suspicions.accuse(&life, incarnation, &own) {
+            self.accuse(&Accusation { life, incarnation });
+        }
+    }
+
+    /// `peer`, an active member, says that a member has refused its connection. What others say that a third one
+    /// says does not count: only who connects itself is an accuser of its own.
+    pub fn accused(&mut self, now: Moment, peer: &NodeId, accusation: &Accusation) {
+        let Accusation { life, incarnation } = accusation;
+        let is_active = |node: &NodeId| self.foca.iter_members().find(|member| member.id().node == *node);
+        let Some(member) = is_active(&life.node) else { return };
+        let speaks_of_it = member.id() == life && member.incarnation() == *incarnation;
+        if self.is_silent(now) || !speaks_of_it || life.node == *peer || is_active(peer).is_none() {
             return;
         }
-        let suspect = Member::new(life, incarnation, State::Suspect);
+        let reason = Reason::RefusedOther { by: peer.clone(), address: life.address };
+        if member.state() == State::Alive {
+            self.suspect(now, Member::new(life.clone(), *incarnation, State::Suspect), reason);
+            self.suspicions.accuse(life, *incarnation, peer);
+        } else if self.suspicions.accuse(life, *incarnation, peer) {
+            self.witness.confirm(now, &life.node, reason);
+        }
+    }
+
+    fn suspect(&mut self, now: Moment, suspect: Member<Identity>, reason: Reason) {
         let result = self.foca.apply_many([suspect].into_iter(), true, &mut self.runtime);
         self.settle(now, result, &Cause::Own(reason));
+    }
+
+    /// Tells a few members that this node was refused. Each that tells as many reaches enough, and the first
+    /// whose patience ends tells all.
+    fn accuse(&mut self, accusation: &Accusation) {
+        let others = self.foca.iter_members().map(Member::id).filter(|id| id.node != accusation.life.node);
+        let told: Vec<Identity> = others.cloned().sample(&mut self.rng, ACCUSATION_FAN_OUT);
+        self.accusations.extend(told.into_iter().map(|to| (to, accusation.clone())));
     }
 
     pub(super) fn probe_failed(&mut self, now: Moment, target: &Identity, helpers: Vec<NodeId>) {
@@ -51,7 +98,8 @@ impl Membership {
 
     pub(super) fn expire_suspicions(&mut self, now: Moment) {
         for suspicion in self.suspicions.take_due(now) {
-            let reason = Reason::RanOut { after: now.since(suspicion.since), accusers: 0 };
+            let accusers = suspicion.accusers.len();
+            let reason = Reason::RanOut { after: now.since(suspicion.since), accusers };
             let down = Member::new(suspicion.identity, suspicion.incarnation, State::Down);
             let result = self.foca.apply_many([down].into_iter(), true, &mut self.runtime);
             self.settle(now, result, &Cause::Own(reason));

@@ -33,6 +33,13 @@ pub enum Reason {
         /// Where.
         address: SocketAddr,
     },
+    /// Its host refused a connection from another member.
+    RefusedOther {
+        /// Who was refused, as its own connection proves.
+        by: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
     /// Another member says so.
     Rumour {
         /// Whose packet told it.
@@ -42,7 +49,7 @@ pub enum Reason {
     RanOut {
         /// How long it had.
         after: Duration,
-        /// How many members had failed to reach it themselves, as far as this node knows; itself included.
+        /// How many members it had refused, as they told this node themselves; this node included.
         accusers: usize,
     },
     /// It refuted a suspicion, by a higher incarnation.
@@ -76,6 +83,7 @@ impl Reason {
             Self::Joined { .. } => "joined",
             Self::ProbeFailed { .. } => "probe_failed",
             Self::Refused { .. } => "refused",
+            Self::RefusedOther { .. } => "refused_other",
             Self::Rumour { .. } => "rumour",
             Self::RanOut { .. } => "ran_out",
             Self::Refuted { .. } => "refuted",
@@ -90,6 +98,7 @@ impl Reason {
     pub fn by(&self) -> Option<&NodeId> {
         match self {
             Self::Joined { by }
+            | Self::RefusedOther { by, .. }
             | Self::Rumour { by }
             | Self::Refuted { by, .. }
             | Self::NewLife { by, .. } => Some(by),
@@ -130,13 +139,14 @@ impl fmt::Display for Reason {
                 }
             }
             Self::Refused { address } => write!(f, "{address} refuses connections: no process listens there"),
+            Self::RefusedOther { by, address } => write!(f, "{address} refuses connections from {by}, too"),
             Self::Rumour { by } => write!(f, "{by} says so"),
             Self::RanOut { after, accusers } => {
                 write!(f, "it did not refute the suspicion within {:.1} s", after.as_secs_f64())?;
                 match accusers {
-                    0 => f.write_str("; this node has only heard of it"),
-                    1 => f.write_str("; 1 member could not reach it"),
-                    more => write!(f, "; {more} members could not reach it"),
+                    0 => Ok(()),
+                    1 => f.write_str("; it refused 1 member"),
+                    more => write!(f, "; it refused {more} members or more"),
                 }
             }
             Self::Refuted { incarnation, by } => {
@@ -303,7 +313,7 @@ mod tests {
             (Reason::Rumour { by: by.clone() }, "w2 says so"),
             (
                 Reason::RanOut { after: Duration::from_millis(3_040), accusers: 2 },
-                "it did not refute the suspicion within 3.0 s; 2 members could not reach it",
+                "it did not refute the suspicion within 3.0 s; it refused 2 members or more",
             ),
             (
                 Reason::NewLife { epoch: Epoch(7), generation: 1, by },

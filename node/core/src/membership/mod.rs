@@ -9,7 +9,9 @@
 //!   member even when the suspicion was refuted in time.
 //! - Updates are sent more often than `Config::new_lan` would: with its counts, clusters of 16 to 128 nodes
 //!   measurably leave nodes behind.
-//! - A refused dial makes its target suspect at once.
+//! - A refused dial makes its target suspect at once, and the members that were refused tell others: the more
+//!   of them, the less time the suspect has (`settings` has the figures). Only those count whose own connections
+//!   prove them.
 //! - **A suspect that talks is told that it is suspected**, so that it can refute. foca tells it only as long as
 //!   the news is new; after an interruption of a few seconds nothing would be left to hear.
 //! - **Later lives of this very node never reach foca**, which would declare them down in answer: two holders
@@ -17,7 +19,9 @@
 //!   them, and the caller decides.
 //! - A renewal answers `TurnUndead` at most once per [`RENEWAL_PAUSE`].
 //!
-//! Papers: SWIM (Das, Gupta, Motivala 2002) for probes, suspicion and dissemination by piggyback.
+//! Papers: SWIM (Das, Gupta, Motivala 2002) for probes, suspicion and dissemination by piggyback; Lifeguard
+//! (Dadgar et al. 2018) for how confirmations shorten a suspicion. Lifeguard's local health multiplier is left out:
+//! in ten minutes of 16 to 128 nodes, with stalls of 2 to 8 s or 5 % loss, it prevented nothing.
 
 mod doubt;
 mod evidence;
@@ -30,6 +34,7 @@ mod suspicion;
 mod tests;
 mod timers;
 
+pub use doubt::Accusation;
 pub use evidence::{Finding, Reason};
 pub use identity::{CodecError, Identity};
 pub use settings::{MAX_PACKET, PROBE_PERIOD, suspicion_timeout};
@@ -46,7 +51,7 @@ use foca::{
 use identity::WireCodec;
 use packet::Packet;
 use probe::{Outcome, Probe};
-use rand::rngs::StdRng;
+use rand::{SeedableRng as _, rngs::StdRng};
 use settings::config;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -122,6 +127,8 @@ pub struct Membership {
     pings: BTreeMap<NodeId, Ping>,
     rtts: BTreeMap<NodeId, Duration>,
     outbox: VecDeque<(Identity, Bytes)>,
+    accusations: VecDeque<(Identity, Accusation)>,
+    rng: StdRng,
     renewals: u64,
     renewed_at: Option<Moment>,
     usurper: Option<Identity>,
@@ -132,7 +139,8 @@ pub struct Membership {
 
 impl Membership {
     /// Failure detection for the life `own`, alone so far. `unix_ms` bounds foreign epochs.
-    pub fn new(own: Identity, unix_ms: u64, rng: StdRng) -> Self {
+    pub fn new(own: Identity, unix_ms: u64, mut rng: StdRng) -> Self {
+        let own_rng = StdRng::from_rng(&mut rng);
         let codec = WireCodec::new(unix_ms);
         Self {
             foca: Foca::new(own, config(1), rng, codec.clone()),
@@ -146,6 +154,8 @@ impl Membership {
             pings: BTreeMap::new(),
             rtts: BTreeMap::new(),
             outbox: VecDeque::new(),
+            accusations: VecDeque::new(),
+            rng: own_rng,
             renewals: 0,
             renewed_at: None,
             usurper: None,
@@ -168,6 +178,11 @@ impl Membership {
     /// Takes the next packet to send, and to whom.
     pub fn next_packet(&mut self) -> Option<(Identity, Bytes)> {
         self.outbox.pop_front()
+    }
+
+    /// Takes the next accusation to send, and to whom.
+    pub fn next_accusation(&mut self) -> Option<(Identity, Accusation)> {
+        self.accusations.pop_front()
     }
 
     /// Takes the next piece of evidence: what changed this node's mind about a member, or confirmed it.
@@ -221,6 +236,7 @@ impl Membership {
     pub fn hold(&mut self, until: Moment) {
         self.held_until = Some(until);
         self.outbox.clear();
+        self.accusations.clear();
     }
 
     fn is_silent(&self, now: Moment) -> bool {

@@ -1,15 +1,26 @@
-//! Who is suspected, and until when it may refute.
+//! Who is suspected, by whom, and until when it may refute.
 
-use super::{Identity, settings::suspicion_timeout};
+use super::{
+    Identity,
+    settings::{Patience, patience},
+};
 use crate::{id::NodeId, time::Moment};
 use foca::{Member, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Suspicion {
     pub(super) identity: Identity,
     pub(super) incarnation: u16,
     pub(super) since: Moment,
-    until: Moment,
+    /// Members whose connections it refused, this node included: each as its own connection proves.
+    pub(super) accusers: BTreeSet<NodeId>,
+    patience: Patience,
+}
+
+impl Suspicion {
+    fn until(&self) -> Moment {
+        self.since + self.patience.of(self.accusers.len())
+    }
 }
 
 /// Running suspicions, one per node.
@@ -23,7 +34,7 @@ impl Suspicions {
 
     /// When the next one runs out.
     pub(super) fn next(&self) -> Option<Moment> {
-        self.0.values().map(|suspicion| suspicion.until).min()
+        self.0.values().map(Suspicion::until).min()
     }
 
     /// The suspicion of this very life.
@@ -33,7 +44,19 @@ impl Suspicions {
 
     /// Takes those that have run out without a refutation.
     pub(super) fn take_due(&mut self, now: Moment) -> Vec<Suspicion> {
-        self.0.extract_if(.., |_, suspicion| suspicion.until <= now).map(|(_, suspicion)| suspicion).collect()
+        self.0
+            .extract_if(.., |_, suspicion| suspicion.until() <= now)
+            .map(|(_, suspicion)| suspicion)
+            .collect()
+    }
+
+    /// Counts `by` among those whom this life refuses. Whether that was news: one too many is not kept.
+    pub(super) fn accuse(&mut self, life: &Identity, incarnation: u16, by: &NodeId) -> bool {
+        let suspicion = self.0.get_mut(&life.node);
+        suspicion
+            .filter(|known| known.identity == *life && known.incarnation == incarnation)
+            .filter(|known| known.accusers.len() < known.patience.accusers())
+            .is_some_and(|known| known.accusers.insert(by.clone()))
     }
 
     /// Starts the clock of new suspicions and forgets those that were refuted. `members` are all active
@@ -44,7 +67,6 @@ impl Suspicions {
         count: usize,
         members: impl Iterator<Item = &'a Member<Identity>>,
     ) {
-        let timeout = suspicion_timeout(count + 1);
         let suspects: BTreeMap<&NodeId, &Member<Identity>> = members
             .filter(|member| member.state() == State::Suspect)
             .map(|member| (&member.id().node, member))
@@ -59,7 +81,8 @@ impl Suspicions {
                 identity: member.id().clone(),
                 incarnation: member.incarnation(),
                 since: now,
-                until: now + timeout,
+                accusers: BTreeSet::new(),
+                patience: patience(count + 1),
             });
         }
     }

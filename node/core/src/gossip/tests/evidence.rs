@@ -28,7 +28,7 @@ fn a_member_that_falls_silent_is_down_by_a_probe_or_a_rumour_and_time() {
     net.run(secs(10));
     let crashed_at = net.unix_ms();
     net.crash(5);
-    net.until(secs(12), "failure", |net| net.all_see(&node("n5"), Down));
+    net.until(secs(15), "failure", |net| net.all_see(&node("n5"), Down));
     let mut probed = 0;
     for index in (0..8).filter(|index| *index != 5) {
         let chain = chain(&net, index, "n5");
