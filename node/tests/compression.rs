@@ -79,7 +79,7 @@ fn state_of(certificates: &Certificates, name: &str, index: usize) -> OwnerState
 }
 
 fn framed(states: Vec<OwnerState>, threshold: Option<usize>) -> GossipFrame {
-    let message = GossipMessage { kind: Some(Kind::States(OwnerStates { states })) };
+    let message = GossipMessage { kind: Some(Kind::States(OwnerStates { states, answer: false })) };
     wire::seal(message.encode_to_vec().into(), threshold)
 }
 

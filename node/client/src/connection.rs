@@ -7,25 +7,29 @@ use crate::{
 };
 use http::HeaderValue;
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EvictRequest,
-    EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse,
-    JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, ListRevocationsRequest,
-    ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse, RevocationInfo,
-    RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus, VerifyTokenRequest,
-    VerifyTokenResponse, auth_service_client::AuthServiceClient, call_request::Payload,
-    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
-    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
+    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EventsRequest,
+    EventsResponse, EvictRequest, EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest,
+    IssueTokenResponse, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest,
+    ListRevocationsRequest, ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse,
+    RevocationInfo, RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus,
+    VerifyTokenRequest, VerifyTokenResponse, WhyRequest, WhyResponse, auth_service_client::AuthServiceClient,
+    call_request::Payload, cluster_service_client::ClusterServiceClient,
+    enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
+    rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     metadata::MetadataMap,
     transport::{Certificate, Channel, ClientTlsConfig},
 };
 
 /// Largest answer that is decoded, in bytes: the member list of 10,000 nodes takes about 5 MB.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The header of a call's deadline.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// How much longer than the timeout a connection attempt may last as a whole, so that the limits of its
 /// steps, which say more, expire first.
@@ -156,6 +160,27 @@ impl Connection {
         let mut client = ClusterServiceClient::new(self.channel());
         let answer = client.get_status(self.request(GetStatusRequest {})).await;
         self.answer(answer).await
+    }
+
+    /// Why the connected node thinks what it thinks of a member.
+    pub async fn why(&self, node: &str) -> Result<WhyResponse, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let answer = client.why(self.request(WhyRequest { node_id: node.to_owned() })).await;
+        self.answer(answer).await
+    }
+
+    /// What the connected node has come to know of members, oldest first; with `follow` also what comes, without end.
+    pub async fn events(&self, follow: bool) -> Result<Events, CallError> {
+        let mut client = ClusterServiceClient::new(self.channel());
+        let mut request = self.request(EventsRequest { follow });
+        if follow {
+            // Only the beginning of the answer has a limit.
+            request.metadata_mut().remove(GRPC_TIMEOUT);
+        }
+        let timeout = self.options.timeout;
+        let answer = tokio::time::timeout(timeout, client.events(request)).await;
+        let answer = answer.unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no answer in time")));
+        self.answer(answer).await.map(|events| Events { events, connection: self.clone() })
     }
 
     /// Takes access tokens back, at the connected coordinator.
@@ -293,6 +318,23 @@ impl Connection {
             return Err(refusal.into());
         }
         Err(error)
+    }
+}
+
+/// What a node comes to know of members.
+#[derive(Debug)]
+pub struct Events {
+    events: Streaming<EventsResponse>,
+    connection: Connection,
+}
+
+impl Events {
+    /// The next event, as it comes; `None` when there are no more.
+    pub async fn next(&mut self) -> Result<Option<EventsResponse>, CallError> {
+        match self.events.message().await {
+            Ok(event) => Ok(event),
+            Err(status) => self.connection.answer(Err(status)).await,
+        }
     }
 }
 

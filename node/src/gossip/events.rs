@@ -9,6 +9,18 @@ pub(super) fn log(event: &Event) {
             let from = from.map_or("unknown", MemberState::word);
             tracing::info!(member = %node, from, to = to.word(), "member changed state");
         }
+        Event::Evidence(evidence) => {
+            let from = evidence.from.map_or("unknown", MemberState::word);
+            let (member, to, reason) = (&evidence.node, evidence.to.word(), &evidence.reason);
+            match evidence.to {
+                MemberState::Suspect | MemberState::Down => {
+                    tracing::info!(%member, from, to, %reason, "evidence about a member");
+                }
+                MemberState::Alive | MemberState::Left | MemberState::Unspecified => {
+                    tracing::debug!(%member, from, to, %reason, "evidence about a member");
+                }
+            }
+        }
         Event::Refused { from, refusal } => {
             tracing::warn!(peer.id = %from, error = %refusal, "records refused");
         }

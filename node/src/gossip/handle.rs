@@ -11,13 +11,13 @@ use crate::{
 };
 use p2p_core::{
     ClusterId, Epoch, NodeId,
-    gossip::{View, hello},
+    gossip::{Evidence, View, hello},
     membership::Identity,
     record::{OwnRecords, Refusal},
 };
 use p2p_proto::v1::{GossipFrame, RevocationSegment, RevocationSegments, gossip_message::Kind};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::Streaming;
 
@@ -62,11 +62,21 @@ pub(super) enum Command {
         segments: RevocationSegments,
         done: oneshot::Sender<Enforced>,
     },
+    Why {
+        node: NodeId,
+        done: oneshot::Sender<Vec<Arc<Evidence>>>,
+    },
+    Watch {
+        done: oneshot::Sender<Watched>,
+    },
     Leave {
         done: oneshot::Sender<()>,
     },
     BundleTaken(BundleTaken),
 }
+
+/// What is kept of members' past, and all that comes after it.
+pub type Watched = (Vec<Arc<Evidence>>, broadcast::Receiver<Arc<Evidence>>);
 
 /// How a trust bundle that `peer` sent fared.
 #[derive(Debug)]
@@ -110,6 +120,20 @@ impl Gossip {
     /// The cluster.
     pub fn cluster(&self) -> &ClusterId {
         &self.cluster
+    }
+
+    /// Why this node thinks what it thinks of `node`, oldest first; nothing once gossip has ended.
+    pub async fn why(&self, node: NodeId) -> Vec<Arc<Evidence>> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Why { node, done }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// What is kept of all members, oldest first, and all that comes after it; `None` once gossip has ended.
+    pub async fn watch(&self) -> Option<Watched> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Watch { done }).await;
+        answer.await.ok()
     }
 
     /// Takes a gossip stream that the node `peer` opened.

@@ -118,7 +118,9 @@ fn hello_of(frame: GossipFrame, metrics: &GossipMetrics) -> Option<Hello> {
                 | Kind::StatesRequest(_)
                 | Kind::Revocations(_)
                 | Kind::RevocationPositions(_)
-                | Kind::TrustBundle(_),
+                | Kind::TrustBundle(_)
+                | Kind::MemberList(_)
+                | Kind::Accusation(_),
             )
             | None,
             _,

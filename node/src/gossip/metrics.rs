@@ -52,7 +52,7 @@ const STATES: [MemberState; 4] =
     [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
 
 /// Every label value, so that each series is there before it is needed.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "hello",
     "membership",
     "states",
@@ -61,6 +61,7 @@ const KINDS: [&str; 8] = [
     "revocations",
     "revocation_positions",
     "trust_bundle",
+    "accusation",
 ];
 const ENCODINGS: [&str; 2] = [PLAIN, LZ4];
 const PLAIN: &str = "plain";
@@ -213,6 +214,8 @@ impl GossipMetrics {
             Event::RevocationsRefused { refusal, .. } => self.refused(refusal.reason()),
             Event::NotGranted { .. } => self.refused("not_granted"),
             // Told in the log; the gauge of evicted nodes shows the rest.
+            // Counted by the change of state that it brings.
+            Event::Evidence(_) => {}
             Event::RevocationsReissued | Event::Evicted | Event::Readmitted => {}
             Event::Renewed => {
                 self.renewals.inc();
@@ -238,5 +241,7 @@ pub(super) fn kind_word(kind: &Kind) -> &'static str {
         Kind::Revocations(_) => "revocations",
         Kind::RevocationPositions(_) => "revocation_positions",
         Kind::TrustBundle(_) => "trust_bundle",
+        Kind::MemberList(_) => "member_list",
+        Kind::Accusation(_) => "accusation",
     }
 }

@@ -27,7 +27,7 @@ mod receipt;
 mod revoke;
 mod task;
 
-pub use handle::Gossip;
+pub use handle::{Gossip, Watched};
 pub use keyring::NodeKeyring;
 pub use link::{Accepted, LinkError};
 pub use receipt::Receipt;

@@ -20,7 +20,7 @@ use crate::{
 };
 use p2p_core::{
     ClusterId, Epoch, Moment, NodeId,
-    gossip::{Effect, Engine, EngineConfig, IntervalSettings, Peer, View},
+    gossip::{Effect, Engine, EngineConfig, Event, Evidence, IntervalSettings, Peer, View},
     membership::Identity,
 };
 use p2p_proto::v1::{MemberState, gossip_message::Kind};
@@ -31,7 +31,7 @@ use std::{
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Commands that may wait for the task. Readers of streams wait when it is full, which slows their peers.
 const COMMANDS: usize = 1024;
@@ -39,6 +39,8 @@ const COMMANDS: usize = 1024;
 const BATCH: usize = 256;
 /// Frames kept for a peer while it is being dialled.
 const PENDING: usize = 64;
+/// Evidence that may wait for one who follows it; a slower reader is told how much it missed.
+const EVIDENCE_QUEUE: usize = 1024;
 /// Streams kept with one peer: one each way when both dial at once.
 const LINKS_PER_PEER: usize = 3;
 
@@ -104,6 +106,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         taking_bundle: false,
         bundle_refused: None,
         repair_at: Instant::now(),
+        evidence: broadcast::Sender::new(EVIDENCE_QUEUE),
         metrics,
         setup,
     };
@@ -146,6 +149,8 @@ pub(super) struct Task {
     /// Why the last one was refused, if it was.
     bundle_refused: Option<String>,
     repair_at: Instant,
+    /// To those who follow what happens to members.
+    evidence: broadcast::Sender<Arc<Evidence>>,
     metrics: GossipMetrics,
 }
 
@@ -213,6 +218,11 @@ impl Task {
         while let Some(event) = self.engine.next_event() {
             self.metrics.event(&event);
             log(&event);
+            if let Event::Evidence(evidence) = event
+                && self.evidence.send(evidence).is_err()
+            {
+                tracing::trace!("nobody follows the members");
+            }
         }
         let view = self.engine.view();
         if !Arc::ptr_eq(view, &self.view.borrow()) {
@@ -260,6 +270,8 @@ impl Task {
             Command::Revoke { what, done } => self.revoke(what, done),
             Command::Kept { made, waiters, result } => self.kept(made, waiters, result),
             Command::Enforce { peer, segments, done } => self.enforce(&peer, segments, done),
+            Command::Why { node, done } => answer(done, self.engine.evidence(&node)),
+            Command::Watch { done } => answer(done, (self.engine.timeline(), self.evidence.subscribe())),
             Command::Leave { done } => {
                 self.leaving = true;
                 self.engine.leave(now);

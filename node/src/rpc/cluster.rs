@@ -1,6 +1,6 @@
 //! `p2p.v1.ClusterService`: the cluster as this node sees it. The gateway shows the same.
 
-use super::{Parts, caller, evict};
+use super::{Parts, caller, events, evict};
 use p2p_core::{
     NodeId, Role,
     gossip::{MemberView, View},
@@ -8,8 +8,9 @@ use p2p_core::{
 use p2p_proto::{
     Timestamp,
     v1::{
-        ClusterStatus, EvictRequest, EvictResponse, GetStatusRequest, ListNodesRequest, ListNodesResponse,
-        MemberState, NodeInfo, ReadmitRequest, ReadmitResponse, cluster_service_server::ClusterService,
+        ClusterStatus, EventsRequest, EvictRequest, EvictResponse, GetStatusRequest, ListNodesRequest,
+        ListNodesResponse, MemberState, NodeInfo, ReadmitRequest, ReadmitResponse, WhyRequest, WhyResponse,
+        cluster_service_server::ClusterService,
     },
 };
 use std::collections::BTreeSet;
@@ -32,6 +33,18 @@ impl ClusterService for Cluster {
         _request: Request<GetStatusRequest>,
     ) -> Result<Response<ClusterStatus>, Status> {
         Ok(Response::new(status(&self.0)))
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        let why = events::why(&self.0, &request.into_inner().node_id).await;
+        why.map(Response::new).map_err(|fault| fault.to_status())
+    }
+
+    type EventsStream = events::Events;
+
+    async fn events(&self, request: Request<EventsRequest>) -> Result<Response<events::Events>, Status> {
+        let events = events::events(&self.0, request.into_inner().follow).await;
+        events.map(Response::new).map_err(|fault| fault.to_status())
     }
 
     async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictResponse>, Status> {
@@ -71,7 +84,7 @@ fn node_info(node: &NodeId, member: &MemberView) -> NodeInfo {
     }
 }
 
-fn timestamp_ms(unix_ms: u64) -> Timestamp {
+pub(super) fn timestamp_ms(unix_ms: u64) -> Timestamp {
     let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
     let nanos = i32::try_from(unix_ms % 1000 * 1_000_000).unwrap_or(0);
     Timestamp { seconds, nanos }

@@ -3,7 +3,7 @@
 //! | service | who may call | file |
 //! |---|---|---|
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
-//! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `evict` |
+//! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
@@ -17,6 +17,7 @@ pub mod cluster;
 mod auth;
 mod call;
 mod enrollment;
+mod events;
 mod evict;
 mod gossip;
 mod health;

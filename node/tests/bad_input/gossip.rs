@@ -116,7 +116,7 @@ impl Liar {
 }
 
 pub(super) fn states(state: OwnerState) -> Kind {
-    Kind::States(OwnerStates { states: vec![state] })
+    Kind::States(OwnerStates { states: vec![state], answer: false })
 }
 
 pub(super) fn refused(reason: &str) -> String {

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `calls` | calls through another node than the provider: everything arrives as sent |
 //! | `streams` | streams of every kind, deadlines and cancellation through a hop |
+//! | `events` | why a member is in its state, asked of a node and followed as it happens |
 //! | `lifecycle` | join, leave, death, return, and new certificates |
 //! | `renewal` | certificates that renew, recover, expire and are replaced under running calls |
 
 mod calls;
+mod events;
 mod lifecycle;
 mod renewal;
 mod streams;

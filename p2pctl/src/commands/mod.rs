@@ -38,6 +38,12 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Cluster(cluster::ClusterCommand::Status(_)) => {
             block_on(cluster::status::run(&session, output))
         }
+        Command::Cluster(cluster::ClusterCommand::Why(args)) => {
+            block_on(cluster::why::run(&args, &session, output))
+        }
+        Command::Cluster(cluster::ClusterCommand::Events(args)) => {
+            block_on(cluster::events::run(&args, &session, output))
+        }
         Command::Cluster(cluster::ClusterCommand::Evict(args)) => {
             block_on(cluster::evict::run(&args, &session, output))
         }

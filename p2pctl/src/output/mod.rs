@@ -129,6 +129,25 @@ impl Output {
         }
     }
 
+    /// Prints one of many things that come one after another: a line of JSON, a document of YAML, or `line` for
+    /// people.
+    pub(crate) fn next<T: Serialize>(
+        &self,
+        kind: &str,
+        body: &T,
+        line: impl FnOnce(&Self) -> String,
+    ) -> Result<(), Failure> {
+        let object = Object { schema: SCHEMA, kind, body };
+        match self.format {
+            Format::Json => {
+                let text = serde_json::to_string(&object);
+                self.data(&(text.map_err(|error| Failure::other(error.to_string()))? + "\n"))
+            }
+            Format::Yaml => self.data(&format!("---\n{}", yaml_text(&object)?)),
+            Format::Table | Format::Wide => self.data(&line(self)),
+        }
+    }
+
     /// Prints `table` as part of a text.
     pub(crate) fn render(&self, table: &Table) -> String {
         table.render(self.color)

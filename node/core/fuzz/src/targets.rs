@@ -49,7 +49,7 @@ fn message(bytes: &[u8]) {
 /// A manifest with its records.
 fn state(bytes: &[u8]) {
     if let Ok(state) = OwnerState::decode(bytes) {
-        feed(Kind::States(OwnerStates { states: vec![state] }));
+        feed(Kind::States(OwnerStates { states: vec![state], answer: false }));
     }
 }
 

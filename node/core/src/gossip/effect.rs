@@ -1,6 +1,9 @@
 //! What an engine asks for and reports.
 
-use crate::{Epoch, NodeId, membership::PacketError, record::Refusal, revocation::SegmentRefusal};
+use super::Evidence;
+use crate::{
+    Epoch, NodeId, id::InvalidId, membership::PacketError, record::Refusal, revocation::SegmentRefusal,
+};
 use p2p_proto::v1::{MemberState, Revocation, RevocationSegment, gossip_message::Kind};
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
@@ -43,6 +46,8 @@ pub enum Event {
         /// To what.
         to: MemberState,
     },
+    /// Something speaks for or against a member.
+    Evidence(Arc<Evidence>),
     /// A state of an owner was refused.
     Refused {
         /// Who sent it.
@@ -93,6 +98,9 @@ pub enum FrameError {
     /// The sender is evicted.
     #[error("{0} is evicted from the cluster")]
     Evicted(NodeId),
+    /// An accusation that names no node.
+    #[error("an accusation of no node: {0}")]
+    Accusation(#[from] InvalidId),
     /// A hello in the middle of a stream, or an empty frame.
     #[error("unexpected {0} in the middle of a gossip stream")]
     Unexpected(&'static str),

@@ -75,7 +75,7 @@ impl AdaptiveInterval {
     /// A frame was received; `None` is a kind that only newer releases know.
     pub(super) fn count(&mut self, kind: Option<&Kind>) {
         let counts = match kind {
-            Some(Kind::Membership(_) | Kind::Hello(_)) => false,
+            Some(Kind::Membership(_) | Kind::MemberList(_) | Kind::Accusation(_) | Kind::Hello(_)) => false,
             Some(
                 Kind::States(_)
                 | Kind::Digest(_)

@@ -11,9 +11,12 @@
 //! which passes on what was new to it ([`PUSH_DELAY`] apart). What pushes miss is repaired by exchanging
 //! digests with a random member at the gossip interval, and with the first peer when joining.
 
+mod accusation;
 mod effect;
+mod evidence;
 mod hello;
 mod interval;
+mod neighbours;
 mod own;
 mod revoke;
 #[cfg(test)]
@@ -21,11 +24,13 @@ mod tests;
 mod view;
 
 pub use effect::{Effect, Event, FrameError};
+pub use evidence::{EVIDENCE_LIMIT, EVIDENCE_PER_MEMBER, Evidence};
 pub use hello::{HelloMismatch, PROTOCOL_MAX, PROTOCOL_MIN, Peer, hello, negotiate};
 pub use interval::IntervalSettings;
 pub use view::{MemberView, View};
 
 use interval::AdaptiveInterval;
+use neighbours::Neighbours;
 
 use crate::{
     ClusterId, Epoch, Moment, NodeId,
@@ -60,6 +65,12 @@ const MISSING_PAUSE: Duration = Duration::from_millis(500);
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Most owners asked for at once that have not arrived by themselves.
 const MISSING_AT_ONCE: usize = 8;
+/// Most owners that a neighbour is asked for at once.
+const MISSING_ASKED: usize = 256;
+/// Each so many-th time the owners themselves are asked.
+const MISSING_FROM_OWNERS: u32 = 3;
+/// States of one answer that are passed on like pushed ones; of more, none is.
+const REPAIRED_PASSED_ON: usize = 4;
 /// Most ranges of a digest in one message; each takes about 1 KiB at most.
 const RANGES_PER_MESSAGE: usize = 256;
 /// Most events and effects kept while nobody drains them.
@@ -98,6 +109,8 @@ pub struct Engine {
     exchange_at: Moment,
     seeds_at: Moment,
     missing_at: Moment,
+    missing_asked: u32,
+    neighbours: Neighbours,
     first_seen: BTreeMap<NodeId, Moment>,
     tracked: BTreeMap<NodeId, Tracked>,
     members: BTreeMap<NodeId, MemberView>,
@@ -110,6 +123,7 @@ pub struct Engine {
     /// Our own life as `members` shows it.
     shown: Option<Identity>,
     purge_at: Moment,
+    evidence: evidence::EvidenceLog,
     conflicts: VecDeque<Moment>,
     slowed_until: Moment,
     /// Highest epoch of this node that a peer's hello told.
@@ -153,6 +167,8 @@ impl Engine {
             exchange_at: Moment::default(),
             seeds_at: Moment::default(),
             missing_at: Moment::default(),
+            missing_asked: 0,
+            neighbours: Neighbours::default(),
             first_seen: BTreeMap::new(),
             tracked: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -161,6 +177,7 @@ impl Engine {
             lacking: BTreeSet::new(),
             shown: None,
             purge_at: Moment::default(),
+            evidence: evidence::EvidenceLog::default(),
             conflicts: VecDeque::new(),
             slowed_until: Moment::default(),
             told_epoch: None,
@@ -253,6 +270,9 @@ impl Engine {
             self.membership.announce(now, peer.identity.clone());
             let digest = Kind::Digest(self.store.opening(self.keyring.as_ref()));
             self.send(peer.identity.node.clone(), peer.identity.address, digest);
+            for part in self.membership.list_for(&peer.identity) {
+                self.send(peer.identity.node.clone(), peer.identity.address, Kind::MemberList(part));
+            }
             self.compare_revocations(&peer.identity.node);
         }
     }
@@ -279,6 +299,8 @@ impl Engine {
         }
         match message {
             Kind::Membership(packet) => self.membership.receive(now, unix_ms, peer, &packet)?,
+            Kind::MemberList(part) => self.membership.take_list(now, unix_ms, peer, &part)?,
+            Kind::Accusation(accusation) => self.receive_accusation(now, peer, &accusation)?,
             Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
             Kind::Digest(digest) => {
                 let found = self.store.compare(&digest, self.keyring.as_ref());
@@ -301,6 +323,8 @@ impl Engine {
     }
 
     fn receive_states(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, states: OwnerStates) {
+        // A few that were missing are news that a push has lost; many are a snapshot, which the others have.
+        let pass_on = !states.answer || states.states.len() <= REPAIRED_PASSED_ON;
         for state in states.states {
             match self.merge_state(state, unix_ms) {
                 Ok(Merge::Known(_)) => {}
@@ -311,13 +335,25 @@ impl Engine {
                         let services = stored.view.not_granted.clone();
                         self.note(Event::NotGranted { owner: owner.clone(), services });
                     }
-                    self.first_seen.entry(owner.clone()).or_insert(now);
+                    self.seen(now, &owner);
                     self.dirty.insert(owner.clone());
-                    self.unpushed.insert(owner, Some(peer.clone()));
-                    self.push_at.get_or_insert(now + PUSH_DELAY);
+                    if pass_on {
+                        self.unpushed.insert(owner, Some(peer.clone()));
+                        self.push_at.get_or_insert(now + PUSH_DELAY);
+                    }
                 }
                 Err(refusal) => self.note(Event::Refused { from: peer.clone(), refusal }),
             }
+        }
+    }
+
+    /// Records of an owner have come; if of a start that failure detection does not know yet, it will in a moment.
+    fn seen(&mut self, now: Moment, owner: &NodeId) {
+        let started = self.store.get(owner).map(|owner| owner.epoch);
+        let known = self.membership.get(owner).map(|(life, _)| life.epoch);
+        let first = self.first_seen.entry(owner.clone()).or_insert(now);
+        if known < started {
+            *first = now;
         }
     }
 
@@ -346,10 +382,7 @@ impl Engine {
         }
         if self.missing_deadline().is_some_and(|at| at <= now) {
             self.missing_at = now + MISSING_PAUSE;
-            for node in self.missing() {
-                self.store.readmit(&node);
-                self.request(&node, std::slice::from_ref(&node));
-            }
+            self.ask_for_missing();
         }
         let shown = self.hidden.extract_if(.., |_, until| *until <= now);
         self.dirty.extend(shown.map(|(node, _)| node));
@@ -360,19 +393,18 @@ impl Engine {
     fn push(&mut self) {
         self.push_at = None;
         let unpushed = std::mem::take(&mut self.unpushed);
-        let fan_out = fan_out(self.membership.active_count());
-        for target in self.random_members(fan_out) {
+        for target in self.neighbours() {
             let owners: Vec<NodeId> = unpushed
                 .iter()
                 .filter(|(owner, from)| from.as_ref() != Some(&target.node) && **owner != target.node)
                 .map(|(owner, _)| owner.clone())
                 .collect();
-            self.answer(&target.node, &owners);
+            self.send_states(&target.node, &owners, false);
         }
     }
 
     fn exchange(&mut self) {
-        if let Some(peer) = self.random_members(1).pop() {
+        if let Some(peer) = self.neighbours().choose(&mut self.rng).cloned() {
             let digest = Kind::Digest(self.store.digest(self.keyring.as_ref()));
             self.send(peer.node.clone(), peer.address, digest);
             if !self.revocations.is_empty() {
@@ -402,10 +434,24 @@ impl Engine {
         }
     }
 
-    /// Some active members whose present records are not here. At random, so that a few that never answer
-    /// do not keep the others waiting.
-    fn missing(&mut self) -> Vec<NodeId> {
-        self.lacking.iter().cloned().sample(&mut self.rng, MISSING_AT_ONCE)
+    /// Asks for the records of active members that have not come by themselves: a neighbour for all, and now and then some
+    /// of the owners. At random, so that a few that never answer do not keep the others waiting.
+    fn ask_for_missing(&mut self) {
+        let missing = self.lacking.iter().cloned().sample(&mut self.rng, MISSING_ASKED);
+        for node in &missing {
+            self.store.readmit(node);
+        }
+        self.missing_asked += 1;
+        match self.neighbours().choose(&mut self.rng).cloned() {
+            Some(neighbour) if !self.missing_asked.is_multiple_of(MISSING_FROM_OWNERS) => {
+                self.request(&neighbour.node, &missing);
+            }
+            Some(_) | None => {
+                for node in missing.iter().take(MISSING_AT_ONCE) {
+                    self.request(node, std::slice::from_ref(node));
+                }
+            }
+        }
     }
 
     fn missing_deadline(&self) -> Option<Moment> {
@@ -417,13 +463,18 @@ impl Engine {
     }
 
     fn answer(&mut self, to: &NodeId, owners: &[NodeId]) {
-        let mut chunk = OwnerStates::default();
+        self.send_states(to, owners, true);
+    }
+
+    fn send_states(&mut self, to: &NodeId, owners: &[NodeId], answer: bool) {
+        let new = || OwnerStates { answer, ..OwnerStates::default() };
+        let mut chunk = new();
         let mut bytes = 0;
         let mut chunks = Vec::new();
         for owner in owners.iter().filter_map(|owner| self.store.get(owner)) {
             let size = prost::Message::encoded_len(&*owner.state);
             if bytes + size > CHUNK_BYTES && !chunk.states.is_empty() {
-                chunks.push(std::mem::take(&mut chunk));
+                chunks.push(std::mem::replace(&mut chunk, new()));
                 bytes = 0;
             }
             bytes += size;
@@ -486,10 +537,12 @@ impl Engine {
         while let Some((to, packet)) = self.membership.next_packet() {
             self.send(to.node, to.address, Kind::Membership(packet));
         }
+        self.send_accusations();
         if self.membership.renewals() > self.renewals {
             self.renewals = self.membership.renewals();
             self.note(Event::Renewed);
         }
+        self.keep_findings(now, unix_ms);
         self.update_members(now, unix_ms);
         self.purge(now);
     }

@@ -1,6 +1,6 @@
 //! The cluster as this node sees it: a snapshot, replaced whole at every change.
 
-use super::{Engine, Event, Tracked};
+use super::{Engine, Event, MISSING_PAUSE, Tracked};
 use crate::{
     Epoch, Moment, NodeId, Role,
     membership::{Liveness, Rtt},
@@ -73,7 +73,10 @@ impl Engine {
             self.shown = Some(self.own().clone());
             self.dirty.insert(self.own().node.clone());
         }
+        let nobody_lacked = self.lacking.is_empty();
+        let looks = !self.dirty.is_empty() || self.rotates(now);
         for node in std::mem::take(&mut self.dirty) {
+            self.look_at_neighbour(&node);
             let member = self.look_at(now, unix_ms, &node);
             let changed = match &member {
                 Some(member) => self.members.get(&node) != Some(member),
@@ -87,6 +90,13 @@ impl Engine {
                 }
             }
         }
+        if looks {
+            self.keep_neighbours(now);
+        }
+        if nobody_lacked && !self.lacking.is_empty() {
+            // They are most likely on their way.
+            self.missing_at = now + MISSING_PAUSE;
+        }
     }
 
     fn look_at(&mut self, now: Moment, unix_ms: u64, node: &NodeId) -> Option<MemberView> {
@@ -98,6 +108,8 @@ impl Engine {
         };
         let evicted = self.is_banned(node);
         let owner = self.store.get(node);
+        // An earlier life says nothing about the one whose records are here.
+        let life = life.filter(|(life, _)| owner.is_none_or(|owner| life.epoch >= owner.epoch));
         let newer_life = |epoch| life.as_ref().is_some_and(|(life, _)| life.epoch > epoch);
         let lacks = !is_own
             && !evicted
@@ -118,7 +130,8 @@ impl Engine {
             {
                 Some(until) => {
                     self.hidden.insert(node.clone(), until);
-                    return None;
+                    // A node that was gone is so until it is there.
+                    self.tracked.get(node).map(|before| before.state)?
                 }
                 None => MemberState::Down,
             },
@@ -139,6 +152,7 @@ impl Engine {
         if before.is_none() {
             let tracked = Tracked { state, since_unix_ms: unix_ms, changed: now };
             let from = self.tracked.insert(node.clone(), tracked).map(|before| before.state);
+            self.keep_changes(unix_ms, vec![(node.clone(), from, state)]);
             self.note(Event::Member { node: node.clone(), from, to: state });
         }
         Some(MemberView { rtt: self.membership.rtt(node), ..member })

@@ -13,9 +13,18 @@ pub(super) struct Packet {
 impl Packet {
     /// Reads a whole packet. foca would act on the members in front of trailing bytes before it refuses
     /// those; read this way, a malformed packet changes nothing.
-    pub(super) fn read(codec: &mut WireCodec, mut bytes: &[u8]) -> Result<Self, PacketError> {
-        if bytes.len() > MAX_PACKET {
-            return Err(PacketError::Refused(format!("{} bytes, at most {MAX_PACKET}", bytes.len())));
+    pub(super) fn read(codec: &mut WireCodec, bytes: &[u8]) -> Result<Self, PacketError> {
+        Self::read_up_to(codec, bytes, MAX_PACKET)
+    }
+
+    /// The same with another limit than that of packets.
+    pub(super) fn read_up_to(
+        codec: &mut WireCodec,
+        mut bytes: &[u8],
+        limit: usize,
+    ) -> Result<Self, PacketError> {
+        if bytes.len() > limit {
+            return Err(PacketError::Refused(format!("{} bytes, at most {limit}", bytes.len())));
         }
         let header = codec.decode_header(&mut bytes)?;
         let count = if bytes.len() < 2 { 0 } else { bytes.get_u16() };

@@ -1,14 +1,26 @@
-//! Who is suspected, and until when it may refute.
+//! Who is suspected, by whom, and until when it may refute.
 
-use super::{Identity, settings::suspicion_timeout};
+use super::{
+    Identity,
+    settings::{Patience, patience},
+};
 use crate::{id::NodeId, time::Moment};
 use foca::{Member, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Suspicion {
     pub(super) identity: Identity,
     pub(super) incarnation: u16,
-    until: Moment,
+    pub(super) since: Moment,
+    /// Members whose connections it refused, this node included: each as its own connection proves.
+    pub(super) accusers: BTreeSet<NodeId>,
+    patience: Patience,
+}
+
+impl Suspicion {
+    fn until(&self) -> Moment {
+        self.since + self.patience.of(self.accusers.len())
+    }
 }
 
 /// Running suspicions, one per node.
@@ -22,7 +34,7 @@ impl Suspicions {
 
     /// When the next one runs out.
     pub(super) fn next(&self) -> Option<Moment> {
-        self.0.values().map(|suspicion| suspicion.until).min()
+        self.0.values().map(Suspicion::until).min()
     }
 
     /// The suspicion of this very life.
@@ -32,7 +44,19 @@ impl Suspicions {
 
     /// Takes those that have run out without a refutation.
     pub(super) fn take_due(&mut self, now: Moment) -> Vec<Suspicion> {
-        self.0.extract_if(.., |_, suspicion| suspicion.until <= now).map(|(_, suspicion)| suspicion).collect()
+        self.0
+            .extract_if(.., |_, suspicion| suspicion.until() <= now)
+            .map(|(_, suspicion)| suspicion)
+            .collect()
+    }
+
+    /// Counts `by` among those whom this life refuses. Whether that was news: one too many is not kept.
+    pub(super) fn accuse(&mut self, life: &Identity, incarnation: u16, by: &NodeId) -> bool {
+        let suspicion = self.0.get_mut(&life.node);
+        suspicion
+            .filter(|known| known.identity == *life && known.incarnation == incarnation)
+            .filter(|known| known.accusers.len() < known.patience.accusers())
+            .is_some_and(|known| known.accusers.insert(by.clone()))
     }
 
     /// Starts the clock of new suspicions and forgets those that were refuted. `members` are all active
@@ -43,7 +67,6 @@ impl Suspicions {
         count: usize,
         members: impl Iterator<Item = &'a Member<Identity>>,
     ) {
-        let timeout = suspicion_timeout(count + 1);
         let suspects: BTreeMap<&NodeId, &Member<Identity>> = members
             .filter(|member| member.state() == State::Suspect)
             .map(|member| (&member.id().node, member))
@@ -57,7 +80,9 @@ impl Suspicions {
             self.0.entry(node.clone()).or_insert_with(|| Suspicion {
                 identity: member.id().clone(),
                 incarnation: member.incarnation(),
-                until: now + timeout,
+                since: now,
+                accusers: BTreeSet::new(),
+                patience: patience(count + 1),
             });
         }
     }

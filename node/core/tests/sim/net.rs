@@ -8,7 +8,7 @@
 use crate::keyring::{SimKeyring, cluster, records};
 use p2p_core::{
     Epoch, Moment, NodeId,
-    gossip::{Effect, Engine, EngineConfig, Event, hello, negotiate},
+    gossip::{Effect, Engine, EngineConfig, Event, IntervalSettings, hello, negotiate},
     membership::Identity,
 };
 use p2p_proto::v1::{GossipMessage, MemberState, gossip_message::Kind};
@@ -167,6 +167,8 @@ fn word(kind: &Kind) -> (&'static str, u64) {
         Kind::Revocations(_) => ("revocations", 6),
         Kind::RevocationPositions(_) => ("positions", 7),
         Kind::TrustBundle(_) => ("trust bundle", 8),
+        Kind::Accusation(_) => ("accusation", 9),
+        Kind::MemberList(_) => ("member list", 10),
     }
 }
 
@@ -240,7 +242,7 @@ impl World {
     }
 
     fn engine(&mut self, own: &Identity) -> Engine {
-        let config = EngineConfig { cluster: cluster(), interval: self.interval };
+        let config = EngineConfig { cluster: cluster(), interval: IntervalSettings::fixed(self.interval) };
         let keyring = Arc::new(SimKeyring(own.node.clone()));
         let rng = StdRng::from_rng(&mut self.rng);
         Engine::new(config, own.clone(), self.unix_ms(0), keyring, rng)
@@ -498,6 +500,7 @@ impl World {
             | Event::Evicted
             | Event::Readmitted
             | Event::NotGranted { .. }
+            | Event::Evidence(_)
             | Event::EpochRaised { .. } => {}
         }
     }

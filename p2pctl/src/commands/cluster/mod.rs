@@ -1,10 +1,14 @@
 //! `p2pctl cluster`: who is in the cluster and how it fares.
 
+pub(crate) mod events;
 pub(crate) mod evict;
 pub(crate) mod join_token;
 pub(crate) mod nodes;
 pub(crate) mod readmit;
 pub(crate) mod status;
+pub(crate) mod why;
+
+mod evidence;
 
 use clap::Subcommand;
 
@@ -13,6 +17,9 @@ pub(crate) enum ClusterCommand {
     #[command(alias = "node")]
     Nodes(nodes::NodesArgs),
     Status(status::StatusArgs),
+    Why(why::WhyArgs),
+    #[command(alias = "event")]
+    Events(events::EventsArgs),
     Evict(evict::EvictArgs),
     Readmit(readmit::ReadmitArgs),
     /// Makes, shows and takes back the tokens with which hosts join the cluster

@@ -71,7 +71,7 @@ fn table(nodes: &[NodeInfo], detail: Detail, now: i64) -> Table {
     table
 }
 
-fn tone(state: MemberState) -> Tone {
+pub(super) fn tone(state: MemberState) -> Tone {
     match state {
         MemberState::Alive => Tone::Good,
         MemberState::Suspect => Tone::Warn,

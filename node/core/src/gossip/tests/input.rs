@@ -45,7 +45,7 @@ fn state(name: &str, epoch: u64, sequence: u64) -> OwnerState {
 }
 
 fn states(states: Vec<OwnerState>) -> Kind {
-    Kind::States(OwnerStates { states })
+    Kind::States(OwnerStates { states, answer: false })
 }
 
 fn receive(engine: &mut Engine, now: Moment, message: Kind) {
@@ -256,6 +256,8 @@ fn a_member_gone_for_a_day_is_forgotten_and_welcome_again() {
     n1.announce(now, engine.own().clone());
     let (_, announce) = n1.next_packet().expect("an announce");
     receive(engine, now, Kind::Membership(announce));
+    engine.settle(now, START_MS);
+    now = now + Duration::from_secs(1);
     engine.tick(now);
     engine.settle(now, START_MS);
     let asks = drain(engine).0.into_iter().any(|effect| {

@@ -44,7 +44,7 @@ fn exchange(a: &mut Store, b: &mut Store, first: Digest) -> Cost {
         let to_reader = states_of(sender, &found.newer_there);
         for (store, states) in [(sender, to_sender), (reader, to_reader)] {
             cost.states += states.len();
-            cost.state_bytes += OwnerStates { states: states.clone() }.encoded_len();
+            cost.state_bytes += OwnerStates { states: states.clone(), answer: true }.encoded_len();
             for state in states {
                 assert!(matches!(merge(store, state), Ok(Merge::New(_))), "nothing is sent in vain");
             }

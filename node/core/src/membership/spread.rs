@@ -1,0 +1,87 @@
+//! To whom news of members goes, and what a node that was just met is told.
+
+use super::{Identity, Liveness, Membership, PacketError, evidence::Cause, packet::Packet};
+use crate::{id::NodeId, time::Moment};
+use bytes::Bytes;
+use foca::{Header, Message};
+
+/// Most members in one part of a list.
+const LIST_PART: usize = 512;
+/// Largest part of a list, in bytes.
+pub const MAX_LIST_PART: usize = 128 * 1024;
+
+impl Membership {
+    /// News goes to these from now on, instead of to anybody: each new connection costs a handshake at both ends, and
+    /// a few that stay carry it as far.
+    pub fn set_neighbours(&mut self, neighbours: Vec<Identity>) {
+        self.neighbours = neighbours;
+    }
+
+    /// foca chooses whom it gossips to at random; neighbours get it in turn.
+    pub(super) fn readdress(&mut self, to: Identity, packet: Bytes) -> (Identity, Bytes) {
+        if self.neighbours.is_empty() {
+            return (to, packet);
+        }
+        self.turn = (self.turn + 1) % self.neighbours.len();
+        let neighbour = self.neighbours[self.turn].clone();
+        let readdressed = Packet::read(&mut self.codec, &packet).ok().and_then(|mut read| {
+            read.header.dst = neighbour.clone();
+            read.write(&mut self.codec).ok()
+        });
+        match readdressed {
+            Some(packet) => (neighbour, packet),
+            None => (to, packet),
+        }
+    }
+
+    /// Every active member but `to`, in as many parts as it takes. foca answers a newcomer with one packet, some 40
+    /// members, and leaves the rest to chance.
+    pub fn list_for(&mut self, to: &Identity) -> Vec<Bytes> {
+        let header = Header {
+            src: self.foca.identity().clone(),
+            // The lowest, which overrides nothing that is known of us.
+            src_incarnation: 0,
+            dst: to.clone(),
+            message: Message::Gossip,
+        };
+        let members: Vec<_> = self.foca.iter_members().filter(|member| member.id().node != to.node).collect();
+        let parts = members.chunks(LIST_PART).map(|part| {
+            let members = part.iter().map(|member| (*member).clone()).collect();
+            (Packet { header: header.clone(), members }).write(&mut self.codec)
+        });
+        parts.filter_map(Result::ok).collect()
+    }
+
+    /// Takes a part of another's list. It is old news, and not passed on.
+    pub fn take_list(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        peer: &NodeId,
+        part: &[u8],
+    ) -> Result<(), PacketError> {
+        if self.is_silent(now) {
+            return Ok(());
+        }
+        self.codec.set_clock(unix_ms);
+        let read = Packet::read_up_to(&mut self.codec, part, MAX_LIST_PART)?;
+        let src = &read.header.src;
+        if src.node != *peer {
+            return Err(PacketError::ForeignSource { peer: peer.clone(), claimed: src.node.clone() });
+        }
+        self.look_for_usurper(&read.members);
+        let own = self.foca.identity().node.clone();
+        let room = self.max_lives.saturating_sub(self.foca.iter_membership_state().len());
+        // What is known already comes by gossip, with everything that it brings about.
+        let unknown = |node: &NodeId| self.get(node).is_none_or(|(_, liveness)| liveness == Liveness::Down);
+        let new: Vec<_> = read
+            .members
+            .into_iter()
+            .filter(|member| member.id().node != own && unknown(&member.id().node))
+            .take(room)
+            .collect();
+        let result = self.foca.apply_many(new.into_iter(), false, &mut self.runtime);
+        self.settle(now, result, &Cause::Packet(peer.clone()));
+        Ok(())
+    }
+}
