@@ -1,5 +1,6 @@
 //! Clusters of engines in virtual time.
 
+mod accusation;
 mod evidence;
 mod input;
 mod net;
