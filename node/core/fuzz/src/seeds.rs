@@ -27,7 +27,11 @@ pub(crate) fn write(directory: &Path) -> io::Result<()> {
             Kind::Membership(packet) => packets.push(packet.to_vec()),
             Kind::States(all) => states.extend(all.states.iter().map(|state| state.encode_to_vec())),
             Kind::Revocations(all) => segments.extend(all.segments.iter().map(|one| one.encode_to_vec())),
-            _ => {}
+            Kind::Hello(_)
+            | Kind::Digest(_)
+            | Kind::StatesRequest(_)
+            | Kind::RevocationPositions(_)
+            | Kind::TrustBundle(_) => {}
         }
     }
     let frames = [frames(None), frames(Some(16))].concat();

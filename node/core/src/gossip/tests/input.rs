@@ -10,6 +10,7 @@ use crate::{
     record::OwnRecords,
     testing::{START_MS, TestKeyring, at_ms, cluster, life, node, records},
 };
+use bytes::Bytes;
 use p2p_proto::v1::{
     self, Digest, DigestEntries, DigestEntry, DigestRange, MemberState, OwnerState, OwnerStates, Record,
     StatesRequest, digest_range::Content, gossip_message::Kind,
@@ -67,6 +68,29 @@ fn a_hello_in_the_middle_of_a_stream_is_an_error() {
     assert!(matches!(error, FrameError::Unexpected("hello")));
     let unknown = [0x92, 0x3f, 0x01, 0x00];
     assert_eq!(decode(&unknown).expect("well formed"), None, "a kind of a newer release is passed over");
+}
+
+#[test]
+fn a_node_that_hears_much_gossip_compares_less_often() {
+    let seconds = Duration::from_secs;
+    let interval = IntervalSettings::new(seconds(5), seconds(10), seconds(30));
+    let (own, config) = (life("n0", 0, 1000), EngineConfig { cluster: cluster(), interval });
+    let keyring = Arc::new(TestKeyring::of(&own.node));
+    let mut engine = Engine::new(config, own, START_MS, keyring, StdRng::seed_from_u64(1));
+    engine.tick(at_ms(0));
+    let n1 = node("n1");
+    for ms in 1..=1_000 {
+        engine.receive(at_ms(ms), START_MS, &n1, Kind::Membership(Bytes::new())).expect_err("no packet");
+    }
+    for ms in 1_001..=1_299 {
+        engine.receive(at_ms(ms), START_MS, &n1, Kind::Digest(Digest::default())).expect("taken");
+    }
+    engine.received_elsewhere();
+    engine.tick(at_ms(59_999));
+    assert_eq!((engine.interval(), engine.load()), (seconds(10), 0.0));
+    assert!(engine.next_deadline() <= at_ms(60_000));
+    engine.tick(at_ms(60_000));
+    assert_eq!((engine.interval(), engine.load()), (seconds(12), 5.0));
 }
 
 #[test]
