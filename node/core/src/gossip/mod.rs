@@ -16,6 +16,7 @@ mod effect;
 mod evidence;
 mod hello;
 mod interval;
+mod members;
 mod neighbours;
 mod own;
 mod revoke;
@@ -270,9 +271,7 @@ impl Engine {
             self.membership.announce(now, peer.identity.clone());
             let digest = Kind::Digest(self.store.opening(self.keyring.as_ref()));
             self.send(peer.identity.node.clone(), peer.identity.address, digest);
-            for part in self.membership.list_for(&peer.identity) {
-                self.send(peer.identity.node.clone(), peer.identity.address, Kind::MemberList(part));
-            }
+            self.send_list(&peer.identity);
             self.compare_revocations(&peer.identity.node);
         }
     }
@@ -304,6 +303,7 @@ impl Engine {
             Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
             Kind::Digest(digest) => {
                 let found = self.store.compare(&digest, self.keyring.as_ref());
+                self.compare_members(peer, &digest);
                 self.answer(peer, &found.newer_here);
                 self.request(peer, &found.newer_there);
                 self.send_ranges(peer, found.ranges);
@@ -405,8 +405,9 @@ impl Engine {
 
     fn exchange(&mut self) {
         if let Some(peer) = self.neighbours().choose(&mut self.rng).cloned() {
-            let digest = Kind::Digest(self.store.digest(self.keyring.as_ref()));
-            self.send(peer.node.clone(), peer.address, digest);
+            let members = self.roll_hash();
+            let digest = Digest { members, ..self.store.digest(self.keyring.as_ref()) };
+            self.send(peer.node.clone(), peer.address, Kind::Digest(digest));
             if !self.revocations.is_empty() {
                 self.send_positions(&peer.node, true);
             }
@@ -492,7 +493,7 @@ impl Engine {
         let mut ranges = ranges.into_iter().peekable();
         while ranges.peek().is_some() {
             let ranges = ranges.by_ref().take(RANGES_PER_MESSAGE).collect();
-            self.send_known(to, Kind::Digest(Digest { ranges }));
+            self.send_known(to, Kind::Digest(Digest { ranges, ..Digest::default() }));
         }
     }
 

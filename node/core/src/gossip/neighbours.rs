@@ -23,6 +23,13 @@ pub(super) struct Neighbours {
     rotate_at: Moment,
 }
 
+impl Neighbours {
+    /// How many members there are.
+    pub(super) fn count(&self) -> usize {
+        self.met.len()
+    }
+}
+
 impl Engine {
     /// The members to be told of news, by their present lives.
     pub(super) fn neighbours(&self) -> Vec<Identity> {

@@ -75,6 +75,7 @@ impl Engine {
         }
         let nobody_lacked = self.lacking.is_empty();
         let looks = !self.dirty.is_empty() || self.rotates(now);
+        let members = self.neighbours.count();
         for node in std::mem::take(&mut self.dirty) {
             self.look_at_neighbour(&node);
             let member = self.look_at(now, unix_ms, &node);
@@ -92,6 +93,9 @@ impl Engine {
         }
         if looks {
             self.keep_neighbours(now);
+        }
+        if self.neighbours.count() > members {
+            self.compare_soon(now);
         }
         if nobody_lacked && !self.lacking.is_empty() {
             // They are most likely on their way.

@@ -41,6 +41,18 @@ impl Mirror {
         &self.active
     }
 
+    /// The active lives as text, one line each by node, and our own among them.
+    pub(super) fn roll(&self, own: &Identity) -> String {
+        use std::fmt::Write as _;
+        let mut lives: Vec<&Identity> = self.active.iter().chain([own]).collect();
+        lives.sort_by(|one, other| one.node.cmp(&other.node));
+        lives.iter().fold(String::new(), |mut text, life| {
+            let written = writeln!(text, "{} {} {}", life.node, life.epoch, life.generation);
+            debug_assert!(written.is_ok(), "a String takes everything");
+            text
+        })
+    }
+
     /// Nodes of which something changed since the last call.
     pub(super) fn take_changed(&mut self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.changed)

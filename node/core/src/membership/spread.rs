@@ -34,6 +34,11 @@ impl Membership {
         }
     }
 
+    /// All active members as text, this node included: equal where two nodes know the same.
+    pub fn roll(&self) -> String {
+        self.mirror.roll(self.own())
+    }
+
     /// Every active member but `to`, in as many parts as it takes. foca answers a newcomer with one packet, some 40
     /// members, and leaves the rest to chance.
     pub fn list_for(&mut self, to: &Identity) -> Vec<Bytes> {

@@ -31,7 +31,7 @@ impl Store {
     /// What begins an exchange between nodes that mostly have the same: one hash.
     pub fn digest(&mut self, keyring: &dyn Keyring) -> Digest {
         let hash = self.hash(keyring).to_vec();
-        Digest { ranges: vec![range(Prefix::ROOT, Content::Hash(hash.into()))] }
+        Digest { ranges: vec![range(Prefix::ROOT, Content::Hash(hash.into()))], ..Digest::default() }
     }
 
     /// The hash of everything that is compared.
@@ -43,7 +43,7 @@ impl Store {
     /// sends them at once.
     pub fn opening(&mut self, keyring: &dyn Keyring) -> Digest {
         match self.entries(Prefix::ROOT, keyring) {
-            Some(entries) => Digest { ranges: vec![range(Prefix::ROOT, entries)] },
+            Some(entries) => Digest { ranges: vec![range(Prefix::ROOT, entries)], ..Digest::default() },
             None => self.digest(keyring),
         }
     }

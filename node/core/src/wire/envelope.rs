@@ -12,7 +12,7 @@ pub const MAX_FRAME: usize = 4 * 1024 * 1024;
 /// Most bytes that one byte of an LZ4 block can stand for: what a length claims beyond that is a lie.
 pub const MAX_RATIO: usize = 255;
 
-/// Why a frame was refused. No memory was taken for what it claims to hold.
+/// Why a frame was refused. No more memory was taken than its own bytes can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
     /// Plain and compressed at once, or a length without anything compressed.
@@ -51,7 +51,7 @@ impl EnvelopeError {
             Self::Ambiguous { .. } => "envelope",
             Self::TooLarge { .. } | Self::Ratio { .. } => "bomb",
             Self::Block(BlockError::Longer { .. } | BlockError::Shorter { .. }) => "length",
-            Self::Block(BlockError::Truncated | BlockError::Offset { .. }) => "lz4",
+            Self::Block(BlockError::Malformed) => "lz4",
         }
     }
 }

@@ -1,41 +1,13 @@
-//! The LZ4 block format, without the frame format around it.
-//!
-//! A block is a row of sequences, each a run of literals and then a match: a copy of what the output already
-//! holds, `offset` bytes back. The last sequence has literals only. The format, with the rules for how a block
-//! ends, is that of <https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>; what is made here any LZ4
-//! library reads, and the other way round.
+//! The LZ4 block format, without the frame format around it: `lz4_flex`, with our limits before it.
 
-mod compress;
-mod decompress;
-#[cfg(test)]
-mod tests;
+use lz4_flex::block::{self, DecompressError};
 
-pub(super) use compress::compress;
-pub(super) use decompress::decompress;
-
-/// Shortest match that a sequence can name.
-const MIN_MATCH: usize = 4;
-/// A match starts at least this many bytes before the end of the input.
-const MATCH_MARGIN: usize = 12;
-/// This many bytes at the end of the input are literals.
-const LAST_LITERALS: usize = 5;
-/// A length of this much or more in one half of a token goes on in the bytes after it.
-const LONG: usize = 15;
-
-/// Why a block is not taken. Nothing was allocated for it.
+/// Why a block is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// It ends within a sequence, or after a match.
-    #[error("the LZ4 block is cut off")]
-    Truncated,
-    /// A match points before the start of the output.
-    #[error("a match in the LZ4 block points {offset} bytes back, with {written} written")]
-    Offset {
-        /// How far back.
-        offset: usize,
-        /// How many bytes there are.
-        written: usize,
-    },
+    /// It is no block: cut off, or a match points to what is not there.
+    #[error("the bytes are no LZ4 block")]
+    Malformed,
     /// It holds more than was said.
     #[error("the LZ4 block holds more than the {said} bytes that it is said to")]
     Longer {
@@ -51,3 +23,21 @@ pub enum BlockError {
         holds: usize,
     },
 }
+
+pub(super) fn compress(text: &[u8]) -> Vec<u8> {
+    block::compress(text)
+}
+
+/// The `said` bytes that a block holds. The caller bounds `said`: so many are allocated.
+pub(super) fn decompress(block: &[u8], said: usize) -> Result<Vec<u8>, BlockError> {
+    let mut text = vec![0; said];
+    match block::decompress_into(block, &mut text) {
+        Ok(holds) if holds == said => Ok(text),
+        Ok(holds) => Err(BlockError::Shorter { said, holds }),
+        Err(DecompressError::OutputTooSmall { .. }) => Err(BlockError::Longer { said }),
+        Err(_) => Err(BlockError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

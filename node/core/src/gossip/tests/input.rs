@@ -317,7 +317,10 @@ fn any_kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         bytes().prop_map(|packet| Kind::Membership(packet.into())),
         proptest::collection::vec(prop_oneof![nonsense, good], 0..4).prop_map(states),
-        proptest::collection::vec(range, 0..5).prop_map(|ranges| Kind::Digest(Digest { ranges })),
+        (proptest::collection::vec(range, 0..5), bytes(), any::<bool>()).prop_map(
+            |(ranges, members, answer)| { Kind::Digest(Digest { ranges, members: members.into(), answer }) }
+        ),
+        bytes().prop_map(|part| Kind::MemberList(part.into())),
         proptest::collection::vec(name, 0..5)
             .prop_map(|owners| Kind::StatesRequest(StatesRequest { owners })),
         Just(Kind::Hello(v1::Hello::default())),

@@ -49,7 +49,7 @@ fn exchange(a: &mut Store, b: &mut Store, first: Digest) -> Cost {
                 assert!(matches!(merge(store, state), Ok(Merge::New(_))), "nothing is sent in vain");
             }
         }
-        digest = Digest { ranges: found.ranges };
+        digest = Digest { ranges: found.ranges, ..Digest::default() };
         stores.reverse();
     }
     cost
@@ -162,7 +162,7 @@ fn nonsense_is_passed_over() {
         range(0, 0, Content::Parts(vec![1; 16].into())),
         DigestRange { depth: 0, digits: 0, content: None },
     ] {
-        let found = store.compare(&Digest { ranges: vec![odd.clone()] }, &keyring());
+        let found = store.compare(&Digest { ranges: vec![odd.clone()], ..Digest::default() }, &keyring());
         assert_eq!(
             (found.ranges.len(), found.newer_here.len(), found.newer_there.len()),
             (0, 0, 0),
@@ -170,11 +170,12 @@ fn nonsense_is_passed_over() {
         );
     }
     let odd = vec![entry("NOT AN ID", &[1; 16]), entry("n1", &[1; 15])];
-    let found = store.compare(&Digest { ranges: vec![range(0, 0, entries(odd))] }, &keyring());
+    let found =
+        store.compare(&Digest { ranges: vec![range(0, 0, entries(odd))], ..Digest::default() }, &keyring());
     assert_eq!((found.newer_here.len(), found.newer_there.len()), (40, 0));
     // As many ranges as fit into a frame are not answered without bound.
     let ranges = vec![range(0, 0, Content::Hash(vec![1; 16].into())); 2 * MAX_OWNERS];
-    assert!(store.compare(&Digest { ranges }, &keyring()).ranges.len() <= 4096);
+    assert!(store.compare(&Digest { ranges, ..Digest::default() }, &keyring()).ranges.len() <= 4096);
 }
 
 /// Some owners' states, with a few that differ under one number.

@@ -79,12 +79,8 @@ fn every_lie_is_named_and_counted() {
             "length",
             "the LZ4 block holds more than the 0 bytes that it is said to",
         ),
-        (compressed(b"\x50hell", 5), "lz4", "the LZ4 block is cut off"),
-        (
-            compressed(b"\x10a\x09\x00\x00", 5),
-            "lz4",
-            "a match in the LZ4 block points 9 bytes back, with 1 written",
-        ),
+        (compressed(b"\x50hell", 5), "lz4", "the bytes are no LZ4 block"),
+        (compressed(b"\x10a\x09\x00\x00", 5), "lz4", "the bytes are no LZ4 block"),
     ];
     for (frame, reason, sentence) in cases {
         let error = open(frame).expect_err("refused");
