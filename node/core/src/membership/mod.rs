@@ -12,6 +12,7 @@
 //! - A refused dial makes its target suspect at once, and the members that were refused tell others: the more
 //!   of them, the less time the suspect has (`settings` has the figures). Only those count whose own connections
 //!   prove them.
+//! - What a node sleeps through does not count: after a stall of its own, suspects have as much more time.
 //! - **A suspect that talks is told that it is suspected**, so that it can refute. foca tells it only as long as
 //!   the news is new; after an interruption of a few seconds nothing would be left to hear.
 //! - **Later lives of this very node never reach foca**, which would declare them down in answer: two holders
@@ -21,7 +22,8 @@
 //!
 //! Papers: SWIM (Das, Gupta, Motivala 2002) for probes, suspicion and dissemination by piggyback; Lifeguard
 //! (Dadgar et al. 2018) for how confirmations shorten a suspicion. Lifeguard's local health multiplier is left out:
-//! in ten minutes of 16 to 128 nodes, with stalls of 2 to 8 s or 5 % loss, it prevented nothing.
+//! in ten minutes of 16 to 128 nodes, with stalls of 2 to 8 s or 5 % loss, longer delays of the own probes
+//! prevented nothing.
 
 mod doubt;
 mod evidence;
@@ -393,6 +395,9 @@ impl Membership {
     pub fn tick(&mut self, now: Moment) {
         if self.is_silent(now) {
             return;
+        }
+        if let Some(due) = self.next_deadline() {
+            self.suspicions.woke(now.since(due));
         }
         if self.held_until.take().is_some() {
             self.suspicions.clear();

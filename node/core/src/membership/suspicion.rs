@@ -6,7 +6,13 @@ use super::{
 };
 use crate::{id::NodeId, time::Moment};
 use foca::{Member, State};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// A timer this late means that this node did not run: its process was stopped, or starved.
+const OVERSLEPT: Duration = Duration::from_millis(500);
 
 pub(super) struct Suspicion {
     pub(super) identity: Identity,
@@ -15,11 +21,13 @@ pub(super) struct Suspicion {
     /// Members whose connections it refused, this node included: each as its own connection proves.
     pub(super) accusers: BTreeSet<NodeId>,
     patience: Patience,
+    /// Time in which this node itself did not run, and so could not hear a refutation.
+    slept: Duration,
 }
 
 impl Suspicion {
     fn until(&self) -> Moment {
-        self.since + self.patience.of(self.accusers.len())
+        self.since + self.patience.of(self.accusers.len()) + self.slept
     }
 }
 
@@ -48,6 +56,16 @@ impl Suspicions {
             .extract_if(.., |_, suspicion| suspicion.until() <= now)
             .map(|(_, suspicion)| suspicion)
             .collect()
+    }
+
+    /// This node woke so late. If that was more than [`OVERSLEPT`], it gives all suspects as much more time: their
+    /// refutations may wait to be read.
+    pub(super) fn woke(&mut self, late: Duration) {
+        if late >= OVERSLEPT {
+            for suspicion in self.0.values_mut() {
+                suspicion.slept += late;
+            }
+        }
     }
 
     /// Counts `by` among those whom this life refuses. Whether that was news: one too many is not kept.
@@ -83,6 +101,7 @@ impl Suspicions {
                 since: now,
                 accusers: BTreeSet::new(),
                 patience: patience(count + 1),
+                slept: Duration::ZERO,
             });
         }
     }

@@ -75,6 +75,22 @@ fn a_suspect_that_stays_silent_is_down_after_the_timeout_at_every_node() {
 }
 
 #[test]
+fn a_node_that_stalls_itself_lets_a_suspect_refute_when_it_wakes() {
+    let mut group = Group::joined(4);
+    let now = group.now;
+    group.nodes[0].refused(now, &node("n1"));
+    assert_eq!(group.sees(0, "n1"), Some(Liveness::Suspect));
+    // It sleeps through the refutation and its own timers, and its timers come first when it wakes.
+    let awake = now + secs(30);
+    group.nodes[0].tick(awake);
+    assert_eq!(group.sees(0, "n1"), Some(Liveness::Suspect));
+    for tenth in 1..=30 {
+        group.nodes[0].tick(awake + Duration::from_millis(100) * tenth);
+    }
+    assert_eq!(group.sees(0, "n1"), Some(Liveness::Down), "but not for ever");
+}
+
+#[test]
 fn every_node_times_a_suspicion_also_when_the_one_that_raised_it_dies() {
     let mut group = Group::joined(6);
     group.muted.insert(5);

@@ -175,7 +175,7 @@ message EchoResponse {
     #[test]
     fn a_service_shows_all_its_methods_and_every_message_once() {
         let description = describe_own("p2p.v1.ClusterService").expect("known");
-        assert_eq!(description.methods.len(), 4);
+        assert_eq!(description.methods.len(), 6);
         for once in ["message NodeInfo {", "enum MemberState {", "  optional double rtt_ms = 10;"] {
             assert_eq!(description.proto.matches(once).count(), 1, "{once}\n{}", description.proto);
         }
