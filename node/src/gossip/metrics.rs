@@ -52,7 +52,7 @@ const STATES: [MemberState; 4] =
     [MemberState::Alive, MemberState::Suspect, MemberState::Down, MemberState::Left];
 
 /// Every label value, so that each series is there before it is needed.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "hello",
     "membership",
     "states",
@@ -62,6 +62,7 @@ const KINDS: [&str; 9] = [
     "revocation_positions",
     "trust_bundle",
     "accusation",
+    "member_list",
 ];
 const ENCODINGS: [&str; 2] = [PLAIN, LZ4];
 const PLAIN: &str = "plain";

@@ -28,7 +28,7 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// whose ends do not read would stall all others. Calls in flight times [`STREAM_WINDOW`] is the bound.
 pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Pause between HTTP/2 pings on a connection; a peer that vanished without a word is noticed after it.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// How long calls may go on over a connection after the peer's certificate has expired. New ones take another
 /// connection, so only a stream that was opened before can be cut off, a day late.

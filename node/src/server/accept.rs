@@ -40,6 +40,8 @@ const CLIENT_CONNECTION_WINDOW: u32 = 4 << 20;
 const HEADERS_MAX: u32 = 64 * 1024;
 /// Pause between HTTP/2 pings; a client that vanished is noticed after it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// The same for nodes, which ping from their end, and watch each other in any case.
+const PEER_KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// Longest wait for a client of plain HTTP to read its answer.
 const LINGER: Duration = Duration::from_secs(1);
 /// First byte of every TLS handshake (RFC 8446 § 5.1, content type 22).
@@ -254,9 +256,9 @@ where
     let stream = PrefaceDeadline::new(stream, server.limits.preface);
     let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
-    let windows = match connection.principal.node() {
-        Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW),
-        None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW),
+    let (stream_window, connection_window, keep_alive) = match connection.principal.node() {
+        Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW, PEER_KEEP_ALIVE),
+        None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW, KEEP_ALIVE),
     };
     let expiry = Expiry::of(&connection, server.view.clone());
     let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
@@ -267,7 +269,6 @@ where
     });
     let ends = Ends { shutdown, expiry, live, spoken };
     let result = if http2 {
-        let (stream_window, connection_window) = windows;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -275,7 +276,7 @@ where
             .max_header_list_size(HEADERS_MAX)
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window)
-            .keep_alive_interval(KEEP_ALIVE);
+            .keep_alive_interval(keep_alive);
         let serving = pin!(builder.serve_connection(stream, service));
         ends.serve(serving, |serving| serving.graceful_shutdown()).await
     } else {
