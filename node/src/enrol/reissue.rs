@@ -61,7 +61,10 @@ impl Enrolment {
         }
         let own = proof.get(1).filter(|der| coordinator_of(der).as_ref() == Some(&coordinator.name));
         let key = own.and_then(|der| ca_key_of(der));
-        let key = key.filter(|_| peer.spiffe == *coordinator && coordinator.role == Role::Coordinator);
+        // The path that was verified leads through it.
+        let proven = peer.vouchers.contains(&coordinator.name);
+        let key =
+            key.filter(|_| proven && peer.spiffe == *coordinator && coordinator.role == Role::Coordinator);
         let key = key.ok_or_else(|| denied("it is another's".to_owned()))?;
         let ca = self.issuing_ca(now)?;
         let issued = ca.certify_coordinator(identity.cluster_id(), &coordinator.name, &key, now);

@@ -40,6 +40,8 @@ pub(super) enum Command {
     Unlinked {
         peer: NodeId,
         id: u64,
+        /// Whether it did not end by the peer's own wish.
+        broke: bool,
     },
     Publish {
         records: Box<OwnRecords>,

@@ -211,17 +211,17 @@ async fn read(
             None => std::future::pending().await,
         }
     });
-    loop {
+    let broke = loop {
         let read = tokio::select! {
             read = frames.message() => read,
-            () = &mut expired => break,
+            () = &mut expired => break true,
         };
         let frame = match read {
             Ok(Some(frame)) => frame,
-            Ok(None) => break,
+            Ok(None) => break false,
             Err(status) => {
                 tracing::debug!(peer.id = %peer, error = %status, "gossip stream broke");
-                break;
+                break true;
             }
         };
         let (message, size) = match frame::read(frame) {
@@ -229,7 +229,7 @@ async fn read(
             Err(error) => {
                 tracing::warn!(peer.id = %peer, %error, "gossip frame does not decode; ending the stream");
                 metrics.refused(error.reason());
-                break;
+                break true;
             }
         };
         metrics.frame("received", message.as_ref().map_or("unknown", kind_word), &size);
@@ -240,8 +240,8 @@ async fn read(
         if commands.send(command).await.is_err() {
             return;
         }
-    }
-    if commands.send(Command::Unlinked { peer, id }).await.is_err() {
+    };
+    if commands.send(Command::Unlinked { peer, id, broke }).await.is_err() {
         tracing::debug!("gossip has stopped before its streams");
     }
 }

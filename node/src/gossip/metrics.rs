@@ -67,7 +67,7 @@ const KINDS: [&str; 10] = [
 const ENCODINGS: [&str; 2] = [PLAIN, LZ4];
 const PLAIN: &str = "plain";
 const LZ4: &str = "lz4";
-const REFUSALS: [&str; 19] = [
+const REFUSALS: [&str; 20] = [
     "hello",
     "frame",
     "malformed",
@@ -82,6 +82,7 @@ const REFUSALS: [&str; 19] = [
     "records",
     "too_large",
     "epoch_ahead",
+    "role",
     "full",
     "evicted",
     "signer",

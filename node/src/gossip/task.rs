@@ -259,7 +259,7 @@ impl Task {
                     tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
                 }
             }
-            Command::Unlinked { peer, id } => self.unlinked(&peer, id),
+            Command::Unlinked { peer, id, broke } => self.unlinked(&peer, id, broke),
             Command::Publish { records, done } => {
                 answer(done, self.engine.publish(now, unix_ms(), *records));
             }
@@ -317,15 +317,16 @@ impl Task {
         }
     }
 
-    fn unlinked(&mut self, peer: &NodeId, id: u64) {
+    fn unlinked(&mut self, peer: &NodeId, id: u64, broke: bool) {
         let Some(entry) = self.links.get_mut(peer) else { return };
         entry.links.retain(|link| link.id != id);
         if !entry.links.is_empty() {
             return;
         }
         self.links.remove(peer);
-        // A member's last stream broke: dial at once. If nobody listens there any more, that is evidence.
-        let alive = self.engine.members().get(peer).filter(|member| member.serves());
+        // A member's last stream broke: dial at once. If nobody listens there any more, that is evidence. Where the peer has
+        // ended it, it makes room for others; who dials it again takes that room from one who does the same.
+        let alive = self.engine.members().get(peer).filter(|member| broke && member.serves());
         if let Some(address) = alive.and_then(|member| member.address)
             && !self.leaving
         {

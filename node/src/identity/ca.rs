@@ -6,6 +6,7 @@ use super::{
     instant,
     key::key_matches,
     pem::{self, FileError, NotCertificates},
+    trust::ca_may_vouch,
     vouchers::{self, MAX_VOUCHERS},
 };
 use p2p_core::{
@@ -50,8 +51,8 @@ pub enum CaError {
     NotCa(String),
     /// It is the CA of a coordinator that joined.
     #[error(
-        "this is the own CA of coordinator {0}, which vouches for no other coordinator's; ask a coordinator that \
-         holds the key of a root"
+        "this is the own CA of coordinator {0}, which vouches for no other coordinator's and no admin's; ask a \
+         coordinator that holds the key of a root"
     )]
     NotARoot(NodeId),
     /// A certificate was renewed at too many coordinators.
@@ -333,6 +334,10 @@ impl Ca {
         key: &impl PublicKeyData,
     ) -> Result<(rcgen::Certificate, UnixTime), CaError> {
         self.check(&request.spiffe.cluster, request.validity.not_before)?;
+        let SpiffeId { role, name, .. } = &request.spiffe;
+        if let Some(node) = self.coordinator.as_ref().filter(|node| !ca_may_vouch(node, *role, name)) {
+            return Err(CaError::NotARoot(node.clone()));
+        }
         let not_after = request.validity.not_after.min(self.not_after);
         let params = leaf_params(request, Validity { not_after, ..request.validity })?;
         Ok((params.signed_by(key, &self.issuer)?, not_after))

@@ -101,9 +101,10 @@ pub enum TrustError {
         /// Names and keys of the roots.
         trusted: String,
     },
-    /// A coordinator's own CA issued it to another coordinator, which only a root may.
+    /// A coordinator's own CA issued it to an admin or another coordinator, which only a root may.
     #[error(
-        "the certificate of {spiffe} was issued by the CA of {coordinator}, which vouches for no other coordinator"
+        "the certificate of {spiffe} was issued by the CA of {coordinator}, which vouches for no admin and for no other \
+         coordinator; only a root does"
     )]
     OtherCoordinator {
         /// Whom it names.
@@ -309,16 +310,15 @@ impl Trust {
             }
             coordinators.extend(certificate::coordinator(&x509)?);
         }
-        let another = coordinators.iter().find(|node| **node != peer.spiffe.name).cloned();
+        let role = peer.spiffe.role;
+        let beyond = coordinators.iter().find(|node| !ca_may_vouch(node, role, &peer.spiffe.name)).cloned();
         let peer = peer.issued_by(coordinators);
         if let Some(node) = self.bans.banned_of(&peer) {
             return Err(TrustError::Banned(node));
         }
-        match another {
-            Some(coordinator) if speaks_for_a_coordinator(peer.spiffe.role) => {
-                Err(TrustError::OtherCoordinator { spiffe: peer.spiffe, coordinator })
-            }
-            Some(_) | None => Ok(peer),
+        match beyond {
+            Some(coordinator) => Err(TrustError::OtherCoordinator { spiffe: peer.spiffe, coordinator }),
+            None => Ok(peer),
         }
     }
 
@@ -359,11 +359,14 @@ impl fmt::Debug for Trust {
     }
 }
 
-/// Whether the name in a certificate of this role is a coordinator's.
-fn speaks_for_a_coordinator(role: Role) -> bool {
+/// Whether the own CA of `coordinator` may vouch for `name` in `role`: for workers, and for itself. Other coordinators,
+/// and admins, who can act through any coordinator, are a root's to vouch for: what else a stolen coordinator could do
+/// would outlive its eviction.
+pub(super) fn ca_may_vouch(coordinator: &NodeId, role: Role, name: &NodeId) -> bool {
     match role {
-        Role::Coordinator | Role::TokenSigner => true,
-        Role::Worker | Role::Admin => false,
+        Role::Worker => true,
+        Role::Coordinator | Role::TokenSigner => coordinator == name,
+        Role::Admin => false,
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod accept;
 mod answer;
+mod ask;
 mod expiry;
 mod metrics;
 mod preface;

@@ -5,7 +5,10 @@
 //! resolve (registry | gateway) → admit → authenticate → limit → authorize → route
 //! ```
 
-use super::answer::{AnswerBody, Call};
+use super::{
+    answer::{AnswerBody, Call},
+    ask::AskBody,
+};
 use crate::{
     auth::{Auth, Caller, Connection, Withdrawn},
     error::{Fault, Reason},
@@ -19,7 +22,7 @@ use crate::{
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use p2p_core::Principal;
+use p2p_core::{Principal, method::StreamingKind};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -95,6 +98,10 @@ impl Stack {
             // route: here, or one hop
             deadline = self.router.deadline(&method, request.headers());
             withdrawn = self.auth().withdrawn(&caller);
+            let request = match self.auth().withdrawn(&caller).filter(|_| asks_on(method.info.streaming)) {
+                Some(withdrawn) => request.map(|body| Body::new(AskBody::new(body, withdrawn))),
+                None => request,
+            };
             let answer = self.router.route(&method, &caller, deadline, request);
             let (answer, _node) = unless(&mut withdrawn, answer).await?;
             Ok(answer)
@@ -163,6 +170,14 @@ impl Stack {
 
     fn registry(&self) -> &Registry {
         self.router.registry()
+    }
+}
+
+/// Whether the caller goes on sending after the call has begun.
+fn asks_on(streaming: StreamingKind) -> bool {
+    match streaming {
+        StreamingKind::Unary | StreamingKind::Server | StreamingKind::Unspecified => false,
+        StreamingKind::Client | StreamingKind::Bidi => true,
     }
 }
 

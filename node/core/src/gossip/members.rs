@@ -9,6 +9,9 @@ use std::time::Duration;
 /// After a change of members one more comparison follows so soon.
 pub(super) const COMPARE_SOON: Duration = Duration::from_secs(1);
 
+/// A peer that asks is not sent the list again within this time.
+const LIST_PAUSE: Duration = Duration::from_millis(500);
+
 impl Engine {
     /// The hash of the members that this node knows.
     pub(super) fn roll_hash(&self) -> Bytes {
@@ -22,8 +25,10 @@ impl Engine {
     }
 
     /// Sends the list of members to a peer that has another; the peer, if it has more, sends its own after that.
-    pub(super) fn compare_members(&mut self, peer: &NodeId, theirs: &Digest) {
-        if theirs.members.is_empty() {
+    pub(super) fn compare_members(&mut self, now: Moment, peer: &NodeId, theirs: &Digest) {
+        // A list costs more than the question.
+        self.listed.retain(|_, at| now.since(*at) < LIST_PAUSE);
+        if theirs.members.len() != 16 || (!theirs.answer && self.listed.contains_key(peer)) {
             return;
         }
         let members = self.roll_hash();
@@ -33,6 +38,7 @@ impl Engine {
         }
         self.send_list(&life);
         if !theirs.answer {
+            self.listed.insert(peer.clone(), now);
             let answer = Digest { members, answer: true, ..Digest::default() };
             self.send(life.node, life.address, Kind::Digest(answer));
         }

@@ -7,9 +7,9 @@
 //! 2. [`Engine::tick`] when [`Engine::next_deadline`] is due.
 //! 3. After either, [`Engine::settle`], then drain effects and events and take the [`View`] if it changed.
 //!
-//! How a change spreads: its owner signs a new state and pushes it at once to a few random members, each of
-//! which passes on what was new to it ([`PUSH_DELAY`] apart). What pushes miss is repaired by exchanging
-//! digests with a random member at the gossip interval, and with the first peer when joining.
+//! How a change spreads: its owner signs a new state and pushes it at once to its neighbours, a few random members, each
+//! of which passes on what was new to it ([`PUSH_DELAY`] apart). What pushes miss is repaired by exchanging digests with
+//! a neighbour at the gossip interval, and with the first peer when joining.
 
 mod accusation;
 mod effect;
@@ -36,7 +36,7 @@ use neighbours::Neighbours;
 use crate::{
     ClusterId, Epoch, Moment, NodeId,
     membership::{Identity, Membership},
-    record::{Keyring, Manifest, Merge, OwnRecords, Refusal, Store, Version},
+    record::{Keyring, MAX_RANGES, Manifest, Merge, OwnRecords, Refusal, Store, Version},
     revocation::{Bans, Segments},
 };
 use p2p_proto::v1::{
@@ -72,8 +72,10 @@ const MISSING_ASKED: usize = 256;
 const MISSING_FROM_OWNERS: u32 = 3;
 /// States of one answer that are passed on like pushed ones; of more, none is.
 const REPAIRED_PASSED_ON: usize = 4;
-/// Most ranges of a digest in one message; each takes about 1 KiB at most.
-const RANGES_PER_MESSAGE: usize = 256;
+/// After so many refused states the rest of a message is not looked at.
+const REFUSED_OF_ONE: usize = 64;
+/// Most ranges of a digest in one message.
+const RANGES_PER_MESSAGE: usize = MAX_RANGES;
 /// Most events and effects kept while nobody drains them.
 const QUEUE_LIMIT: usize = 65_536;
 
@@ -112,6 +114,8 @@ pub struct Engine {
     missing_at: Moment,
     missing_asked: u32,
     neighbours: Neighbours,
+    /// To whom a list of members was sent, and when.
+    listed: BTreeMap<NodeId, Moment>,
     first_seen: BTreeMap<NodeId, Moment>,
     tracked: BTreeMap<NodeId, Tracked>,
     members: BTreeMap<NodeId, MemberView>,
@@ -170,6 +174,7 @@ impl Engine {
             missing_at: Moment::default(),
             missing_asked: 0,
             neighbours: Neighbours::default(),
+            listed: BTreeMap::new(),
             first_seen: BTreeMap::new(),
             tracked: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -303,9 +308,9 @@ impl Engine {
             Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
             Kind::Digest(digest) => {
                 let found = self.store.compare(&digest, self.keyring.as_ref());
-                self.compare_members(peer, &digest);
-                self.answer(peer, &found.newer_here);
-                self.request(peer, &found.newer_there);
+                self.compare_members(now, peer, &digest);
+                self.answer(peer, &Vec::from_iter(found.newer_here));
+                self.request(peer, &Vec::from_iter(found.newer_there));
                 self.send_ranges(peer, found.ranges);
             }
             Kind::StatesRequest(request) => {
@@ -325,6 +330,7 @@ impl Engine {
     fn receive_states(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, states: OwnerStates) {
         // A few that were missing are news that a push has lost; many are a snapshot, which the others have.
         let pass_on = !states.answer || states.states.len() <= REPAIRED_PASSED_ON;
+        let mut refused = 0;
         for state in states.states {
             match self.merge_state(state, unix_ms) {
                 Ok(Merge::Known(_)) => {}
@@ -342,7 +348,13 @@ impl Engine {
                         self.push_at.get_or_insert(now + PUSH_DELAY);
                     }
                 }
-                Err(refusal) => self.note(Event::Refused { from: peer.clone(), refusal }),
+                Err(refusal) => {
+                    self.note(Event::Refused { from: peer.clone(), refusal });
+                    refused += 1;
+                    if refused >= REFUSED_OF_ONE {
+                        break;
+                    }
+                }
             }
         }
     }

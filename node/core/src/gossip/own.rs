@@ -47,6 +47,7 @@ impl Engine {
         self.membership.leave(now);
         self.exchange_at = now + NEVER;
         self.seeds_at = now + NEVER;
+        self.lacking.clear();
     }
 
     /// The epoch of a later life of this node that somebody knows of: by records that its key signed, by

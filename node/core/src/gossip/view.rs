@@ -182,6 +182,7 @@ impl Engine {
             self.first_seen.remove(&node);
             self.members.remove(&node);
             self.outdated = true;
+            self.dirty.insert(node);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! To whom news of members goes, and what a node that was just met is told.
 
-use super::{Identity, Liveness, Membership, PacketError, evidence::Cause, packet::Packet};
+use super::{Identity, Liveness, MAX_PACKET, Membership, PacketError, evidence::Cause, packet::Packet};
 use crate::{id::NodeId, time::Moment};
 use bytes::Bytes;
-use foca::{Header, Message};
+use foca::{Header, Message, State};
 
 /// Most members in one part of a list.
 const LIST_PART: usize = 512;
@@ -29,8 +29,9 @@ impl Membership {
             read.write(&mut self.codec).ok()
         });
         match readdressed {
-            Some(packet) => (neighbour, packet),
-            None => (to, packet),
+            // foca has filled it up for a shorter name.
+            Some(packet) if packet.len() <= MAX_PACKET => (neighbour, packet),
+            Some(_) | None => (to, packet),
         }
     }
 
@@ -78,12 +79,15 @@ impl Membership {
         let own = self.foca.identity().node.clone();
         let room = self.max_lives.saturating_sub(self.foca.iter_membership_state().len());
         // What is known already comes by gossip, with everything that it brings about.
-        let unknown = |node: &NodeId| self.get(node).is_none_or(|(_, liveness)| liveness == Liveness::Down);
+        let is_news = |life: &Identity| {
+            self.get(&life.node)
+                .is_none_or(|(known, liveness)| liveness == Liveness::Down || life.supersedes(known))
+        };
         let new: Vec<_> = read
             .members
             .into_iter()
-            .filter(|member| member.id().node != own && unknown(&member.id().node))
-            .take(room)
+            .filter(|member| member.state() != State::Down && member.id().node != own && is_news(member.id()))
+            .take(room.min(2 * LIST_PART))
             .collect();
         let result = self.foca.apply_many(new.into_iter(), false, &mut self.runtime);
         self.settle(now, result, &Cause::Packet(peer.clone()));

@@ -59,6 +59,12 @@ pub enum Refusal {
         /// Whose state.
         owner: NodeId,
     },
+    /// A worker's certificate signed it, for a node that is known as a coordinator.
+    #[error("{owner} is a coordinator, and a worker's certificate signed a state in its name")]
+    Role {
+        /// Whose state.
+        owner: NodeId,
+    },
     /// The epoch lies more than 24 h ahead of our clock.
     #[error("the epoch of {owner} lies more than 24 h ahead of this node's clock")]
     EpochAhead {
@@ -86,6 +92,7 @@ impl Refusal {
             Self::Records { .. } => "records",
             Self::TooLarge { .. } => "too_large",
             Self::Evicted { .. } => "evicted",
+            Self::Role { .. } => "role",
             Self::EpochAhead { .. } => "epoch_ahead",
             Self::Full { .. } => "full",
         }

@@ -19,7 +19,7 @@ mod store;
 mod tests;
 mod tree;
 
-pub use compare::Comparison;
+pub use compare::{Comparison, MAX_RANGES};
 pub use manifest::{Manifest, OwnRecords, RecordView, Refusal};
 pub use store::{Merge, Owner, Store, Version};
 

@@ -5,7 +5,7 @@ use super::{
     manifest::weight,
     tree::{Hash, Tree, leaf_of},
 };
-use crate::{ClusterId, Epoch, NodeId};
+use crate::{ClusterId, Epoch, NodeId, Role};
 use p2p_proto::v1::OwnerState;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,12 +18,6 @@ pub type Version = (Epoch, u64, Hash);
 
 /// Above every hash.
 pub(super) const ANY: Hash = [u8::MAX; 16];
-/// Most refused states that are remembered.
-const MAX_REFUSED: usize = 1024;
-/// How long a state that was refused is not asked for again, in ms: its owner's certificate has expired, for instance,
-/// and others may know it from before.
-const REFUSED_FOR: u64 = 10 * 60 * 1000;
-
 /// One owner's newest state.
 #[derive(Debug, Clone)]
 pub struct Owner {
@@ -62,8 +56,6 @@ pub struct Store {
     cluster: ClusterId,
     pub(super) owners: BTreeMap<NodeId, Owner>,
     floors: BTreeMap<NodeId, Version>,
-    /// What was refused and when, Unix ms.
-    refused: BTreeMap<NodeId, (Version, u64)>,
     /// Owners that are kept out of comparisons.
     banned: BTreeSet<NodeId>,
     pub(super) tree: Tree,
@@ -77,7 +69,6 @@ impl Store {
             cluster,
             owners: BTreeMap::new(),
             floors: BTreeMap::new(),
-            refused: BTreeMap::new(),
             banned: BTreeSet::new(),
             tree: Tree::default(),
             bytes: 0,
@@ -107,21 +98,10 @@ impl Store {
         if manifest.epoch.is_too_far_ahead(unix_ms) {
             return Err(Refusal::EpochAhead { owner: manifest.owner });
         }
-        if self.is_refused(&manifest.owner, version, unix_ms) {
-            return Ok(Merge::Known(manifest.owner));
-        }
-        let inserted =
-            manifest.open(&state, keyring).and_then(|view| self.insert(&manifest, hash, state, view));
-        match inserted {
-            Ok(()) => {
-                self.show(&manifest.owner, keyring);
-                Ok(Merge::New(manifest.owner))
-            }
-            Err(refusal) => {
-                self.remember_refused(manifest.owner, version, unix_ms);
-                Err(refusal)
-            }
-        }
+        let view = manifest.open(&state, keyring)?;
+        self.insert(&manifest, hash, state, view)?;
+        self.show(&manifest.owner, keyring);
+        Ok(Merge::New(manifest.owner))
     }
 
     fn insert(
@@ -132,6 +112,11 @@ impl Store {
         view: RecordView,
     ) -> Result<(), Refusal> {
         let owner = &manifest.owner;
+        // Enrolment hands no coordinator's id to a worker; a coordinator's CA might.
+        let role = self.owners.get(owner).map(|owner| owner.view.signer.id.role);
+        if role == Some(Role::Coordinator) && view.signer.id.role != Role::Coordinator {
+            return Err(Refusal::Role { owner: owner.clone() });
+        }
         let old = self.owners.get(owner).map_or(0, |owner| weight(&owner.state));
         let bytes = self.bytes - old + weight(&state);
         let full = |what| Err(Refusal::Full { owner: owner.clone(), what });
@@ -143,7 +128,6 @@ impl Store {
         }
         self.bytes = bytes;
         self.floors.remove(owner);
-        self.refused.remove(owner);
         self.owners.insert(
             owner.clone(),
             Owner {
@@ -172,30 +156,9 @@ impl Store {
         }
     }
 
-    fn is_refused(&self, owner: &NodeId, version: Version, unix_ms: u64) -> bool {
-        self.refused
-            .get(owner)
-            .is_some_and(|(refused, at)| version <= *refused && unix_ms.saturating_sub(*at) < REFUSED_FOR)
-    }
-
-    fn remember_refused(&mut self, owner: NodeId, version: Version, unix_ms: u64) {
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.retain(|_, (_, at)| unix_ms.saturating_sub(*at) < REFUSED_FOR);
-        }
-        if self.refused.len() < MAX_REFUSED {
-            self.refused.insert(owner, (version, unix_ms));
-        }
-    }
-
-    /// What of `owner` is not taken: it was purged, or refused a while ago.
-    pub(super) fn not_taken(&self, owner: &NodeId) -> Option<Version> {
-        let refused = self.refused.get(owner).map(|(version, _)| *version);
-        self.floors.get(owner).copied().max(refused)
-    }
-
-    /// Every owner of which some states are not taken.
-    pub(super) fn not_takers(&self) -> impl Iterator<Item = &NodeId> {
-        self.floors.keys().chain(self.refused.keys())
+    /// What was purged, with its floor.
+    pub(super) fn floors(&self) -> &BTreeMap<NodeId, Version> {
+        &self.floors
     }
 
     /// The newest (epoch, sequence) known of `owner`, also if it was purged.

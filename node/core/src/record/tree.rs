@@ -70,6 +70,11 @@ impl Prefix {
             .map(move |digit| Self { depth, digits: self.digits | (digit << (64 - 4 * u32::from(depth))) })
     }
 
+    /// The range itself and all that it lies in.
+    pub(super) fn and_above(self) -> impl Iterator<Item = Self> {
+        (0..=self.depth).map(move |depth| Self::of(self.digits, depth))
+    }
+
     /// Whether the place lies in the range.
     pub(super) fn contains(self, place: u64) -> bool {
         Self::of(place, self.depth) == self

@@ -30,7 +30,7 @@ impl Segments {
         let cluster = self.cluster.clone();
         let author = Author { cluster: &cluster, signer: own, keyring, chain, unix_s: unix_ms / 1000 };
         // What others would have no room for, this node does not promise.
-        self.check_room(own, log, entries.len())?;
+        self.check_room(own, log, &entries)?;
         let mut made = Vec::new();
         for run in entries.chunks(MAX_ENTRIES) {
             let highest =

@@ -46,6 +46,8 @@ pub const MAX_BODY_BYTES: usize = 512 * 1024;
 pub const MAX_REVOCATIONS: usize = 1_000_000;
 /// Most revocations kept of one coordinator, so that a stolen one cannot fill the room of those who evict it.
 pub const MAX_OF_SIGNER: usize = MAX_REVOCATIONS / 2;
+/// How many evictions and readmissions one coordinator may add when its room is full.
+pub const RESERVED: usize = 16_384;
 /// Most segments kept of one log; its owner folds long before.
 pub const MAX_SEGMENTS: usize = 4096;
 /// Most logs kept of one coordinator.

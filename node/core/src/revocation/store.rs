@@ -1,12 +1,14 @@
 //! All coordinators' segments, merged.
 
 use super::{
-    MAX_LOGS, MAX_OF_SIGNER, MAX_REVOCATIONS, MAX_SEGMENTS, MAX_SIGNERS, Ranges, SegmentHeading,
+    MAX_LOGS, MAX_OF_SIGNER, MAX_REVOCATIONS, MAX_SEGMENTS, MAX_SIGNERS, RESERVED, Ranges, SegmentHeading,
     SegmentRefusal, has_expired,
     segment::{read, verify},
 };
 use crate::{ClusterId, NodeId, record::Keyring};
-use p2p_proto::v1::{Revocation, RevocationPosition, RevocationPositions, RevocationSegment};
+use p2p_proto::v1::{
+    Revocation, RevocationPosition, RevocationPositions, RevocationSegment, revocation::What,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -65,7 +67,7 @@ impl Segments {
             return Ok(None);
         }
         verify(&segment, &heading, unix_s, keyring)?;
-        self.check_room(&heading.signer, heading.log, entries.len())?;
+        self.check_room(&heading.signer, heading.log, &entries)?;
         self.insert(&heading, segment, &entries, unix_s);
         Ok(Some((heading, entries)))
     }
@@ -98,7 +100,7 @@ impl Segments {
         if log.is_some_and(|log| log.held.contains_key(&(heading.first, heading.last))) {
             return Ok(None);
         }
-        self.check_room(&heading.signer, heading.log, entries.len())?;
+        self.check_room(&heading.signer, heading.log, &entries)?;
         self.insert(&heading, segment, &entries, unix_s);
         Ok(Some(entries))
     }
@@ -119,11 +121,22 @@ impl Segments {
         !overlapped && log.covered.covers(heading.first, heading.last)
     }
 
-    pub(super) fn check_room(&self, signer: &NodeId, log: u64, entries: usize) -> Result<(), SegmentRefusal> {
+    pub(super) fn check_room(
+        &self,
+        signer: &NodeId,
+        log: u64,
+        entries: &[Revocation],
+    ) -> Result<(), SegmentRefusal> {
         let full = |what| Err(SegmentRefusal::Full { named: signer.clone(), what });
         let of_signer = || self.logs.iter().filter(|((other, _), _)| other == signer);
         let held: usize = of_signer().map(|(_, log)| log.entries).sum();
-        if held + entries > MAX_OF_SIGNER || self.entries() + entries > MAX_REVOCATIONS {
+        // Evictions have room when nothing else has: what a thief fills, an eviction must empty.
+        let evicts = entries.iter().all(|entry| matches!(entry.what, Some(What::Node(_))));
+        let (at_most, in_all) = match evicts {
+            true => (MAX_OF_SIGNER + RESERVED, usize::MAX),
+            false => (MAX_OF_SIGNER, MAX_REVOCATIONS),
+        };
+        if held + entries.len() > at_most || self.entries() + entries.len() > in_all {
             return full("number of revocations");
         }
         match self.logs.get(&(signer.clone(), log)) {

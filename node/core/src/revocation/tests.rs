@@ -88,6 +88,9 @@ fn nobody_fills_the_room_of_the_others() {
     assert!(matches!(refused, Err(SegmentRefusal::Full { .. })), "its own promise would be empty");
     assert_eq!(merge(&mut store, seal("c", 7, (1, 1), vec![token(1, 0)])), Ok(true));
     append(&mut store, "d", vec![token(2, 0)]);
+    // An eviction always finds room.
+    let eviction = NodeEviction { node_id: "w".into(), counter: 1, ..NodeEviction::default() };
+    append(&mut store, "stolen", vec![Revocation { expires_at: 0, what: Some(What::Node(eviction)) }]);
 }
 
 #[test]

@@ -27,6 +27,13 @@ fn below(root: &Ca, name: &str) -> Ca {
     Ca::from_issuer_pem(&pem::to_text(&der), &key.serialize_pem()).unwrap()
 }
 
+/// A leaf that the key of a coordinator's CA signs although no `Ca` of ours would.
+fn forged(ca: &Ca, spiffe: &str) -> Vec<CertificateDer<'static>> {
+    let mut again = Ca::from_issuer_pem(ca.cert_pem(), &ca.key_pem()).unwrap();
+    again.coordinator = None;
+    chain(&again, spiffe)
+}
+
 /// A leaf of `ca` with what goes behind it.
 fn chain(ca: &Ca, spiffe: &str) -> Vec<CertificateDer<'static>> {
     pem::certificates(ca.issue(&request(spiffe)).unwrap().cert_pem.as_bytes()).unwrap()
@@ -57,7 +64,6 @@ fn what_a_coordinators_ca_issues_is_believed_below_the_root() {
         ("spiffe://c/worker/w", Usage::Client),
         ("spiffe://c/worker/w", Usage::Server),
         ("spiffe://c/coordinator/c-2", Usage::Manifest),
-        ("spiffe://c/admin/a", Usage::Client),
         ("spiffe://c/token-signer/c-2", Usage::TokenSigning),
     ] {
         let chain = chain(&own, spiffe);
@@ -121,7 +127,7 @@ fn a_ca_below_a_root_of_no_cluster_speaks_for_the_cluster_it_names() {
 }
 
 #[test]
-fn a_coordinators_ca_vouches_for_no_other_coordinator() {
+fn a_coordinators_ca_vouches_for_no_admin_and_no_other_coordinator() {
     let ca = issuer("c");
     let own = below(&ca, "c-2");
     for (spiffe, usage) in [
@@ -129,8 +135,11 @@ fn a_coordinators_ca_vouches_for_no_other_coordinator() {
         ("spiffe://c/coordinator/c-1", Usage::Server),
         ("spiffe://c/coordinator/c-1", Usage::Manifest),
         ("spiffe://c/token-signer/c-1", Usage::TokenSigning),
+        ("spiffe://c/admin/a", Usage::Client),
+        ("spiffe://c/admin/c-2", Usage::Client),
     ] {
-        let error = trust(&[&ca]).verify(&chain(&own, spiffe), usage, now()).unwrap_err();
+        assert!(matches!(own.issue(&request(spiffe)), Err(CaError::NotARoot(_))));
+        let error = trust(&[&ca]).verify(&forged(&own, spiffe), usage, now()).unwrap_err();
         assert!(
             matches!(&error, TrustError::OtherCoordinator { coordinator, .. } if *coordinator == node("c-2")),
             "{spiffe}: {error}"
@@ -170,7 +179,7 @@ fn evicting_a_coordinator_bans_what_it_signed_and_nothing_else() {
     let trust = trust(&[&ca]).with_bans(bans.clone());
     let by_two = chain(&two, "spiffe://c/worker/w");
     let by_three = chain(&three, "spiffe://c/worker/w");
-    let admin_by_two = chain(&two, "spiffe://c/admin/a");
+    let admin_by_two = forged(&two, "spiffe://c/admin/a");
     assert!(trust.verify(&by_two, Usage::Server, now()).is_ok());
 
     bans.set(names(&["c-2"]));
@@ -181,7 +190,7 @@ fn evicting_a_coordinator_bans_what_it_signed_and_nothing_else() {
         (&admin_by_two, Usage::Client),
         (&chain(&ca, "spiffe://c/coordinator/c-2"), Usage::Server),
         (&chain(&ca, "spiffe://c/token-signer/c-2"), Usage::TokenSigning),
-        (&chain(&two, "spiffe://c/token-signer/other"), Usage::TokenSigning),
+        (&forged(&two, "spiffe://c/token-signer/other"), Usage::TokenSigning),
     ] {
         let error = trust.verify(chain, usage, now()).unwrap_err();
         assert!(matches!(&error, TrustError::Banned(who) if *who == node("c-2")), "{usage:?}: {error}");

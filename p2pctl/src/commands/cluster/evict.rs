@@ -88,7 +88,7 @@ fn sentence(node: &str, receipt: &EvictResponse, took: Duration) -> String {
     }
     if !receipt.banned_with.is_empty() {
         text.push_str(&format!(
-            "banned with it, because it vouched for them: {}; join them again with new tokens\n",
+            "banned with it, because it vouched for them: {}; move their certificates away and join them again (`join-token create --replace`)\n",
             receipt.banned_with.join(", ")
         ));
     }
@@ -125,7 +125,7 @@ mod tests {
             sentence("w3", &some, Duration::from_secs(5)),
             "evicted w3 (it was already): enforced on 1 of 2 nodes in 5.0 s, 1 connection closed\n\
              no answer from w1; they learn of it by gossip\n\
-             banned with it, because it vouched for them: w4, w5; join them again with new tokens\n\
+             banned with it, because it vouched for them: w4, w5; move their certificates away and join them again (`join-token create --replace`)\n\
              if w3 has the key of the root, what it signs for others is believed until `p2pctl ca rotate`\n"
         );
     }

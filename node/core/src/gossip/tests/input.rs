@@ -1,8 +1,8 @@
 //! What one engine makes of single inputs, good and bad.
 
 use super::super::{
-    Effect, Engine, EngineConfig, Event, FrameError, IntervalSettings, Peer, QUEUE_LIMIT, decode, fan_out,
-    hello, negotiate,
+    Effect, Engine, EngineConfig, Event, FrameError, IntervalSettings, Peer, QUEUE_LIMIT, REFUSED_OF_ONE,
+    decode, fan_out, hello, negotiate,
 };
 use crate::{
     Epoch, Moment,
@@ -211,7 +211,7 @@ fn what_nobody_drains_is_bounded_and_the_loss_is_reported() {
     assert_eq!(events.iter().filter(|event| **event == Event::Overflow).count(), 1);
 
     let bad = states(vec![OwnerState { manifest: vec![0xff].into(), ..Default::default() }; 100]);
-    for _ in 0..QUEUE_LIMIT / 100 + 5 {
+    for _ in 0..QUEUE_LIMIT / REFUSED_OF_ONE + 5 {
         engine.receive(at_ms(0), START_MS, &node("n1"), bad.clone()).expect("taken");
     }
     let events = drain(&mut engine).1;
