@@ -152,10 +152,10 @@ async fn two_coordinators_come_through_a_whole_rotation_by_themselves() {
     })
     .await;
 
-    // The old admin is of the old root; one that c2's CA issues is believed by c1.
+    // The old admin is of the old root; a worker that c2's CA vouches for is believed by c1.
     let ca = Ca::load(&c2.file("ca_cert.pem"), &c2.file("ca_key.pem")).expect("a CA");
     let validity = Validity::days(UnixTime::now(), 1).expect("a day");
-    certificates.issue_by(&ca, "root", "spiffe://test/admin/root", validity);
+    certificates.issue_by(&ca, "root", "spiffe://test/worker/w9", validity);
     let identity = Some(certificates.pair("root"));
     let again = Client::connect(c1.address, &certificates.read("c1_ca.pem"), identity).await;
     again.awaits_state("c2", MemberState::Alive).await;
