@@ -61,15 +61,25 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(run(7), run(8));
 }
 
-#[test]
-fn a_thousand_nodes_join_and_notice_a_crash() {
-    let mut world = World::of(1000, 1);
+fn join_and_notice_a_crash(count: usize) {
+    let mut world = World::of(count, 1);
     world.weather.loss = 0.01;
-    let joined = world.until(secs(60), secs(1), |world| (0..1000).all(|index| world.alive(index) == 1000));
-    println!("1,000 nodes at 1 % loss: all see all after {:?}", joined.expect("all join"));
+    let joined = world.until(secs(60), secs(1), |world| (0..count).all(|index| world.alive(index) == count));
+    println!("{count} nodes at 1 % loss: all see all after {:?}", joined.expect("all join"));
     converges(&mut world, secs(30));
-    world.crash(500, false);
-    let seen = world.until(secs(30), TICK, |world| world.seen(500, MemberState::Down) == 999);
+    world.crash(count / 2, false);
+    let seen = world.until(secs(30), TICK, |world| world.seen(count / 2, MemberState::Down) == count - 1);
     println!("a host that falls silent: down everywhere after {:?}", seen.expect("noticed"));
     assert_eq!(world.tally.false_downs, 0);
+}
+
+#[test]
+fn hundreds_of_nodes_join_and_notice_a_crash() {
+    join_and_notice_a_crash(400);
+}
+
+#[test]
+#[ignore = "two minutes: run it in a release build"]
+fn a_thousand_nodes_join_and_notice_a_crash() {
+    join_and_notice_a_crash(1000);
 }
