@@ -25,6 +25,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use table::RequestMetrics;
+use tokio::sync::watch;
 
 /// The registry of one node.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct Registry {
     local: OnceLock<BTreeMap<ServiceName, LocalService>>,
     metrics: RequestMetrics,
     table: ArcSwap<Table>,
+    updated: watch::Sender<()>,
     schemas: SchemaCache,
 }
 
@@ -44,6 +46,7 @@ impl Registry {
             local: OnceLock::new(),
             metrics: metrics.register(RequestMetrics::register),
             table: ArcSwap::default(),
+            updated: watch::Sender::new(()),
             schemas: SchemaCache::default(),
         }
     }
@@ -78,6 +81,12 @@ impl Registry {
     pub fn update(&self, view: &View) {
         let table = Table::build(&self.node, self.local(), view, &self.table.load(), &self.metrics);
         self.table.store(Arc::new(table));
+        self.updated.send_replace(());
+    }
+
+    /// Tells of each update, once the table shows it.
+    pub fn updates(&self) -> watch::Receiver<()> {
+        self.updated.subscribe()
     }
 
     /// The node whose registry this is.

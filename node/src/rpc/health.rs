@@ -53,7 +53,7 @@ impl health_server::Health for Health {
         let parts = self.0.clone();
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
-            let mut view = parts.gossip.view();
+            let mut updates = parts.router.registry().updates();
             let mut shutdown = parts.shutdown.clone();
             let mut last = None;
             loop {
@@ -63,7 +63,7 @@ impl health_server::Health for Health {
                 }
                 let running = parts.shutdown.phase() == Phase::Running;
                 tokio::select! {
-                    changed = view.changed() => if changed.is_err() { return },
+                    changed = updates.changed() => if changed.is_err() { return },
                     () = shutdown.reached(Phase::Leaving), if running => {}
                     () = sender.closed() => return,
                 }
