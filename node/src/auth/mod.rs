@@ -42,8 +42,9 @@ use std::{
     time::Duration,
 };
 
-/// How long a call may outlive the access token that it was made with, unless that is revoked.
-pub const OVERTIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a call may outlive the access token that it was made with, unless that is revoked: as long as a revocation of
+/// the token is kept, so that none comes too late.
+pub const OVERTIME: Duration = p2p_core::revocation::EXPIRY_GRACE;
 
 /// Resolves when a call must end, with what its caller is told.
 pub type Withdrawn = Pin<Box<dyn Future<Output = Fault> + Send>>;
