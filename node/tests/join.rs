@@ -1,21 +1,19 @@
 //! Joining with a token and what follows, with real processes over real TLS.
 
+mod support;
+
 use p2p_client::{ConnectOptions, Connection, Identity};
 use p2p_node::identity::{GenerateRequest, JoinToken, PeerCertificate, TokenSecret, UnixTime, generate};
-use p2p_proto::v1::{CreateJoinTokenRequest, JoinTokenState, MemberState};
+use p2p_proto::v1::{CreateJoinTokenRequest, JoinTokenInfo, JoinTokenState, MemberState};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-/// Longest wait for anything that should happen within a second or two.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between two looks at a condition.
-const LOOK: Duration = Duration::from_millis(25);
+use support::eventually;
 
 /// A node as a process, ended when dropped.
 struct Process {
@@ -92,11 +90,11 @@ impl Cluster {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let coordinator = start(directory.path(), &[]);
         let cluster = Self { directory, address, _coordinator: coordinator };
-        let since = Instant::now();
-        while Connection::connect(&cluster.options()).await.is_err() {
-            assert!(since.elapsed() < PATIENCE, "{}", cluster.log());
-            tokio::time::sleep(LOOK).await;
-        }
+        eventually("the coordinator to answer", async || {
+            let connected = Connection::connect(&cluster.options()).await;
+            connected.map(drop).map_err(|error| format!("{error}\n{}", cluster.log()))
+        })
+        .await;
         cluster
     }
 
@@ -128,31 +126,28 @@ impl Cluster {
 
     /// Waits until the coordinator sees a start of `node` above `epoch` alive, and returns the start's epoch.
     async fn sees_start_after(&self, node: &str, epoch: u64) -> u64 {
-        let (admin, since) = (self.admin().await, Instant::now());
-        loop {
+        let (admin, mut seen) = (self.admin().await, None);
+        eventually(&format!("{node} to be alive"), async || {
             let nodes = admin.list_nodes().await.expect("nodes");
             let alive = |state| state == MemberState::Alive;
             let found = nodes.iter().find(|found| found.node_id == node && alive(found.state()));
-            if let Some(found) = found.filter(|found| found.epoch > epoch) {
-                return found.epoch;
-            }
-            assert!(since.elapsed() < PATIENCE, "{node} is not alive: {nodes:?}\n{}", self.log());
-            tokio::time::sleep(LOOK).await;
-        }
+            seen = found.map(|found| found.epoch).filter(|found| *found > epoch);
+            seen.map(drop).ok_or_else(|| format!("{nodes:?}\n{}", self.log()))
+        })
+        .await;
+        seen.expect("seen")
     }
 
     /// Waits until the coordinator counts `token` as expired.
     async fn sees_expired(&self, token: &str) {
         let id = token.parse::<JoinToken>().expect("a token").id.to_string();
-        let (admin, since) = (self.admin().await, Instant::now());
-        loop {
+        let admin = self.admin().await;
+        eventually("the token to expire", async || {
             let tokens = admin.list_join_tokens().await.expect("a list");
-            if tokens.iter().any(|known| known.id == id && known.state() == JoinTokenState::Expired) {
-                return;
-            }
-            assert!(since.elapsed() < PATIENCE, "not expired: {tokens:?}");
-            tokio::time::sleep(LOOK).await;
-        }
+            let expired = |known: &JoinTokenInfo| known.id == id && known.state() == JoinTokenState::Expired;
+            if tokens.iter().any(expired) { Ok(()) } else { Err(format!("{tokens:?}")) }
+        })
+        .await;
     }
 
     async fn metric(&self, result: &str) -> u64 {
@@ -209,11 +204,12 @@ async fn a_worker_with_one_yaml_and_one_token_joins_and_needs_the_token_no_more(
 
     // A token that is still given is not even read.
     let worker = start(host.path(), &["--join", "@token"]);
-    let (since, ignored) = (Instant::now(), "this node has a certificate; the join token is not used");
-    while !std::fs::read_to_string(&worker.log).expect("a log").contains(ignored) {
-        assert!(since.elapsed() < PATIENCE);
-        tokio::time::sleep(LOOK).await;
-    }
+    eventually("a line about the token", async || {
+        let log = std::fs::read_to_string(&worker.log).expect("a log");
+        let ignored = log.contains("this node has a certificate; the join token is not used");
+        if ignored { Ok(()) } else { Err(log) }
+    })
+    .await;
     let logs = cluster.log() + &std::fs::read_to_string(&worker.log).expect("a log");
     let secret = token.strip_prefix("p2pjoin1.").expect("a token");
     assert!(!logs.contains(secret) && !logs.contains("p2pjoin1."), "the token is in a log");
@@ -321,18 +317,19 @@ async fn a_worker_that_was_off_for_longer_than_its_certificate_comes_back_withou
     let host = host("w-1");
     let worker = start(host.path(), &["--join", &token]);
     let epoch = cluster.sees("w-1").await;
-    let (joined_until, since) = (not_after(host.path()), Instant::now());
-    while not_after(host.path()) == joined_until {
-        assert!(since.elapsed() < PATIENCE, "it renews by itself");
-        tokio::time::sleep(LOOK).await;
-    }
+    let joined_until = not_after(host.path());
+    eventually("a renewal", async || {
+        let until = not_after(host.path());
+        if until != joined_until { Ok(()) } else { Err(format!("it ends at {until}")) }
+    })
+    .await;
 
     drop(worker);
-    let since = Instant::now();
-    while UnixTime::now().as_secs() <= not_after(host.path()) {
-        assert!(since.elapsed() < PATIENCE, "the certificate expires");
-        tokio::time::sleep(LOOK).await;
-    }
+    eventually("the end of the certificate", async || {
+        let until = not_after(host.path());
+        if UnixTime::now().as_secs() > until { Ok(()) } else { Err(format!("it ends at {until}")) }
+    })
+    .await;
     let worker = start(host.path(), &[]);
     cluster.sees_start_after("w-1", epoch).await;
     let log = std::fs::read_to_string(&worker.log).expect("a log");
@@ -350,11 +347,11 @@ async fn a_worker_whose_recovery_is_refused_says_why_and_ends() {
     let worker = start(host.path(), &["--join", &token]);
     cluster.sees("w-1").await;
     drop(worker);
-    let since = Instant::now();
-    while UnixTime::now().as_secs() <= not_after(host.path()) + 1 {
-        assert!(since.elapsed() < PATIENCE, "the certificate expires");
-        tokio::time::sleep(LOOK).await;
-    }
+    eventually("a second after the end of the certificate", async || {
+        let until = not_after(host.path()) + 1;
+        if UnixTime::now().as_secs() > until { Ok(()) } else { Err(format!("that is at {until}")) }
+    })
+    .await;
     let stderr = fails(host.path(), &[]);
     assert!(stderr.contains("it could not be recovered: the coordinator at"), "{stderr}");
     assert!(stderr.contains("longer ago than recover_window (0s); join anew with a token of"), "{stderr}");

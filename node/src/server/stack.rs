@@ -98,7 +98,8 @@ impl Stack {
             // route: here, or one hop
             deadline = self.router.deadline(&method, request.headers());
             withdrawn = self.auth().withdrawn(&caller);
-            let request = match self.auth().withdrawn(&caller).filter(|_| asks_on(method.info.streaming)) {
+            let asks_on = asks_on(method.info.streaming).then(|| self.auth().withdrawn(&caller));
+            let request = match asks_on.flatten() {
                 Some(withdrawn) => request.map(|body| Body::new(AskBody::new(body, withdrawn))),
                 None => request,
             };
@@ -186,14 +187,17 @@ async fn unless<T>(
     withdrawn: &mut Option<Withdrawn>,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    match withdrawn {
-        None => work.await,
+    let fault = match withdrawn {
+        None => return work.await,
         Some(withdrawn) => tokio::select! {
             biased;
-            done = work => done,
-            fault = withdrawn => Err(fault),
+            done = work => return done,
+            fault = withdrawn => fault,
         },
-    }
+    };
+    // It has said all: nobody asks it again.
+    *withdrawn = None;
+    Err(fault)
 }
 
 /// Reads a small body that nobody wants. An answer that comes before the request has ended resets its stream, and some

@@ -1,6 +1,6 @@
 //! The active view: the few members with which a node keeps in touch.
 //!
-//! News and comparisons go to them only, so connections grow with n log n and not with n squared. They are a uniform
+//! News and comparisons go to them only, so they take n log n connections and not n squared; what probes open comes on top. They are a uniform
 //! sample of the members, as many as [`fan_out`] says: whoever joins takes the place of one of them with the probability
 //! that a fresh sample would hold it (reservoir sampling, Vitter 1985). Chosen as they come, those who joined first
 //! would be everybody's choice, and the last nobody's. A directed random graph of that degree reaches all with the

@@ -1,8 +1,9 @@
 //! What one engine makes of single inputs, good and bad.
 
+use super::super::states::REFUSED_OF_ONE;
 use super::super::{
-    Effect, Engine, EngineConfig, Event, FrameError, IntervalSettings, Peer, QUEUE_LIMIT, REFUSED_OF_ONE,
-    decode, fan_out, hello, negotiate,
+    Effect, Engine, EngineConfig, Event, FrameError, IntervalSettings, Peer, QUEUE_LIMIT, decode, fan_out,
+    hello, negotiate,
 };
 use crate::{
     Epoch, Moment,
