@@ -22,8 +22,8 @@ use tokio::{sync::watch, task::JoinHandle};
 
 /// How long a leaving node still accepts connections, so that those who have not heard of it yet succeed.
 const ACCEPT_WHILE_LEAVING: Duration = Duration::from_secs(1);
-/// Pause between passes that forget idle clients of rate limits.
-const EVICTION_PAUSE: Duration = Duration::from_secs(60);
+/// Pause between passes that forget idle clients of rate limits and idle connections to other nodes.
+const EVICTION_PAUSE: Duration = Duration::from_secs(20);
 /// Longest wait for the last words to the cluster.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -62,7 +62,7 @@ impl Node {
             tokio::spawn(upkeep::follow_trust(publisher.clone())),
             tokio::spawn(parts.ca_keeper.clone().run()),
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
-            tokio::spawn(evict_idle_clients(parts.limits.clone())),
+            tokio::spawn(forget_idle(parts.limits.clone(), parts.pool.clone())),
             tokio::spawn(upkeep::watch_files(publisher.clone())),
         ];
         background.extend(
@@ -176,9 +176,10 @@ async fn follow_cluster(registry: Arc<Registry>, mut view: watch::Receiver<Arc<V
     }
 }
 
-async fn evict_idle_clients(limits: Arc<Limits>) {
+async fn forget_idle(limits: Arc<Limits>, pool: Arc<PeerPool>) {
     loop {
         tokio::time::sleep(EVICTION_PAUSE).await;
         limits.evict_idle();
+        pool.close_idle();
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     error::{Fault, Reason},
 };
 use p2p_core::{Principal, scope::MethodGlob};
+use std::sync::LazyLock;
 
 /// Who may call a method or endpoint, unless a rule says otherwise. The table above says what each means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +101,10 @@ pub fn access_of(path: &str) -> Access {
 }
 
 fn row_of(path: &str) -> Option<Access> {
-    let means = |glob: &str| glob.parse::<MethodGlob>().is_ok_and(|glob| glob.matches(path));
-    TABLE.iter().find(|(glob, _)| means(glob)).map(|(_, access)| *access)
+    static ROWS: LazyLock<Vec<(MethodGlob, Access)>> = LazyLock::new(|| {
+        TABLE.iter().filter_map(|(glob, access)| Some((glob.parse().ok()?, *access))).collect()
+    });
+    ROWS.iter().find(|(glob, _)| glob.matches(path)).map(|(_, access)| *access)
 }
 
 /// Whether `caller` may use `path`: by the first rule that means it, else by `access`.

@@ -5,10 +5,7 @@ use super::{
     handle::Command,
     metrics::{FrameSize, GossipMetrics, kind_word},
 };
-use crate::{
-    identity::{UnixTime, schedule},
-    peer::PeerConnection,
-};
+use crate::{identity::schedule, peer::PeerConnection};
 use p2p_core::{
     ClusterId, NodeId,
     gossip::{self, HelloMismatch, Peer},
@@ -81,6 +78,8 @@ pub(super) struct Link {
     pub(super) id: u64,
     pub(super) peer: Peer,
     pub(super) frames: mpsc::Sender<GossipFrame>,
+    /// Whether this side opened it, and so closes it when it is idle.
+    pub(super) dialled: bool,
 }
 
 /// What the other side of an accepted stream is sent.
@@ -147,10 +146,10 @@ pub(super) async fn open(
     commands: mpsc::Sender<Command>,
     metrics: GossipMetrics,
 ) -> Result<Link, LinkError> {
-    let (peer, expires) = (connection.node.clone(), connection.expires);
-    let probe = connection.clone();
+    let peer = connection.node.clone();
+    let held = connection.clone();
     // Where the connection broke, the status says no more than that the call was cancelled.
-    let stream_error = |status: Status| match probe.why_broken() {
+    let stream_error = |status: Status| match held.why_broken() {
         Some(why) => LinkError::Broken { peer: peer.clone(), why: why.to_owned() },
         None => LinkError::Stream { peer: peer.clone(), status },
     };
@@ -171,9 +170,8 @@ pub(super) async fn open(
     let hello = read_hello(&peer, &mut frames, &metrics).await?;
     let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let reading = read(id, peer, frames, commands, metrics, Some(expires));
-    tokio::spawn(reading);
-    Ok(Link { id, peer: agreed, frames: sender })
+    tokio::spawn(read(id, peer, frames, commands, metrics, Some(held)));
+    Ok(Link { id, peer: agreed, frames: sender, dialled: true })
 }
 
 /// Takes a stream that `peer` opened: reads its hello, answers it, and leaves its frames to `commands`.
@@ -192,22 +190,23 @@ pub(super) async fn accept(
     }
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(read(id, peer, frames, commands, metrics, None));
-    Ok((Link { id, peer: agreed, frames: sender }, receiver))
+    Ok((Link { id, peer: agreed, frames: sender, dialled: false }, receiver))
 }
 
 /// Reads frames until the stream ends. A frame that does not decode ends it: the peer is broken. So does the end
-/// of a certificate that a dialled connection rests on, and the stream is opened anew over another.
+/// of a certificate that the connection rests on, if this side dialled it, and the stream is opened anew over another. That
+/// connection is held as long, so that the pool does not let it go.
 async fn read(
     id: u64,
     peer: NodeId,
     mut frames: Streaming<GossipFrame>,
     commands: mpsc::Sender<Command>,
     metrics: GossipMetrics,
-    expires: Option<UnixTime>,
+    dialled: Option<PeerConnection>,
 ) {
     let mut expired = pin!(async {
-        match expires {
-            Some(at) => schedule::reached(at).await,
+        match &dialled {
+            Some(connection) => schedule::reached(connection.expires).await,
             None => std::future::pending().await,
         }
     });

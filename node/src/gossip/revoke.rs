@@ -223,7 +223,7 @@ impl Task {
 
     pub(super) fn banned(&mut self, banned: BTreeSet<NodeId>) {
         for node in &banned {
-            self.links.remove(node);
+            self.hang_up(node);
             self.setup.pool.let_go(node);
         }
         // Handshakes and chains first, so that what is closed below cannot come back.

@@ -1,48 +1,47 @@
 //! The loop that drives the engine.
 
+mod links;
 mod trust;
 
 use super::{
     events::log,
     frame::Outgoing,
-    handle::{BundleTaken, Command, DialFailure, Gossip, introduction},
+    handle::{BundleTaken, Command, Gossip},
     keyring::NodeKeyring,
-    link::{self, Introduction, Link},
-    metrics::{FrameSize, GossipMetrics},
+    metrics::GossipMetrics,
     revoke::{Batches, Revoking},
 };
 use crate::{
     config::SeedAddress,
     identity::{Anchors, IdentityStore},
-    peer::{DialError, PeerConnection, PeerPool, resolve},
+    peer::PeerPool,
     persist::EpochFile,
     telemetry::Metrics,
 };
+use links::PeerLinks;
 use p2p_core::{
     ClusterId, Epoch, Moment, NodeId,
-    gossip::{Effect, Engine, EngineConfig, Event, Evidence, IntervalSettings, Peer, View},
+    gossip::{Effect, Engine, EngineConfig, Event, Evidence, IntervalSettings, View},
     membership::Identity,
 };
-use p2p_proto::v1::{MemberState, gossip_message::Kind};
+use p2p_proto::v1::gossip_message::Kind;
 use rand::SeedableRng as _;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    net::SocketAddr,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Commands that may wait for the task. Readers of streams wait when it is full, which slows their peers.
 const COMMANDS: usize = 1024;
-/// Commands handled before timers get their turn.
-const BATCH: usize = 256;
-/// Frames kept for a peer while it is being dialled.
-const PENDING: usize = 64;
+/// Pause between two views that others are shown: where many members change at once, those that follow the view do so
+/// fewer times.
+const VIEW_PAUSE: Duration = Duration::from_millis(20);
+/// Commands handled before timers get their turn: all that wait, so that no probe fails whose answer is there.
+const BATCH: usize = COMMANDS;
 /// Evidence that may wait for one who follows it; a slower reader is told how much it missed.
 const EVIDENCE_QUEUE: usize = 1024;
-/// Streams kept with one peer: one each way when both dial at once.
-const LINKS_PER_PEER: usize = 3;
 
 /// What gossip needs to start.
 #[derive(Debug)]
@@ -100,7 +99,8 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         seeds_running: false,
         complaints: HashSet::new(),
         estranged: HashSet::new(),
-        used: 0,
+        idle_at: Instant::now(),
+        show_at: Instant::now(),
         leaving: false,
         batches: Batches::default(),
         taking_bundle: false,
@@ -120,12 +120,6 @@ pub(super) fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[derive(Default)]
-pub(super) struct PeerLinks {
-    links: VecDeque<Link>,
-    last_used: u64,
-}
-
 pub(super) struct Task {
     pub(super) engine: Engine,
     start: Instant,
@@ -133,7 +127,7 @@ pub(super) struct Task {
     pub(super) commands: mpsc::Sender<Command>,
     view: watch::Sender<Arc<View>>,
     own: watch::Sender<Identity>,
-    pub(super) links: HashMap<NodeId, PeerLinks>,
+    links: HashMap<NodeId, PeerLinks>,
     /// Messages that wait for a dial in flight.
     dialling: HashMap<NodeId, VecDeque<Outgoing>>,
     seeds_running: bool,
@@ -141,7 +135,9 @@ pub(super) struct Task {
     complaints: HashSet<String>,
     /// Peers of which was said that they do not gossip with this node, until they do. As few as members.
     estranged: HashSet<NodeId>,
-    used: u64,
+    idle_at: Instant,
+    /// When the view may be shown again.
+    show_at: Instant,
     leaving: bool,
     pub(super) batches: Batches,
     /// Whether a trust bundle is being looked at.
@@ -160,7 +156,10 @@ impl Task {
         loop {
             let deadline = self.engine.next_deadline();
             let deadline = self.tidy_deadline().map_or(deadline, |tidy| deadline.min(tidy));
-            let wake = (self.start + deadline.elapsed()).min(self.repair_at);
+            let mut wake = (self.start + deadline.elapsed()).min(self.repair_at);
+            if self.engine.view_changed() {
+                wake = wake.min(self.show_at);
+            }
             let command = tokio::select! {
                 command = commands.recv() => command,
                 changed = trust.changed() => {
@@ -215,6 +214,7 @@ impl Task {
             }
         }
         self.give_receipts();
+        self.close_idle();
         while let Some(event) = self.engine.next_event() {
             self.metrics.event(&event);
             log(&event);
@@ -224,11 +224,7 @@ impl Task {
                 tracing::trace!("nobody follows the members");
             }
         }
-        let view = self.engine.view();
-        if !Arc::ptr_eq(view, &self.view.borrow()) {
-            self.metrics.view(view);
-            self.view.send_replace(view.clone());
-        }
+        self.show();
         let own = self.engine.own();
         self.own.send_if_modified(|known| {
             let changed = known != own;
@@ -237,6 +233,17 @@ impl Task {
         });
         self.metrics.interval(self.engine.interval(), self.engine.load());
         self.metrics.links.set(i64::try_from(self.links.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Shows the view to others, if it is due.
+    fn show(&mut self) {
+        if Instant::now() < self.show_at || !self.engine.view_changed() {
+            return;
+        }
+        self.show_at = Instant::now() + VIEW_PAUSE;
+        let view = self.engine.view();
+        self.metrics.view(view);
+        self.view.send_replace(view.clone());
     }
 
     /// Handles one command; returns the waiter when the task is to end.
@@ -254,6 +261,7 @@ impl Task {
                 self.bundle_received(peer, bundle);
             }
             Command::Received { peer, message } => {
+                self.heard(&peer);
                 if let Err(error) = self.engine.receive(now, unix_ms(), &peer, message) {
                     self.metrics.refused("frame");
                     tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
@@ -279,209 +287,6 @@ impl Task {
             }
         }
         None
-    }
-
-    fn linked(&mut self, link: Link) {
-        let node = link.peer.identity.node.clone();
-        if self.engine.is_banned(&node) {
-            return;
-        }
-        tracing::debug!(peer.id = %node, peer.address = %link.peer.identity.address, "gossip stream open");
-        self.estranged.remove(&node);
-        self.make_room(&node);
-        let peer = link.peer.clone();
-        self.used += 1;
-        let entry = self.links.entry(node.clone()).or_default();
-        entry.last_used = self.used;
-        // A new process of that node: streams to the one before are dead, or lead to a duplicate.
-        let instance = link.peer.identity.instance;
-        entry.links.retain(|older| older.peer.identity.instance == instance);
-        entry.links.push_back(link);
-        if entry.links.len() > LINKS_PER_PEER {
-            entry.links.pop_front();
-        }
-        self.engine.connected(self.now(), &peer);
-        for outgoing in self.dialling.remove(&node).unwrap_or_default() {
-            self.send_linked(&node, outgoing);
-        }
-    }
-
-    /// Closes the streams of the peer unused for longest when there are too many.
-    fn make_room(&mut self, newcomer: &NodeId) {
-        if self.links.len() < self.setup.links_max || self.links.contains_key(newcomer) {
-            return;
-        }
-        let idle = self.links.iter().min_by_key(|(_, entry)| entry.last_used).map(|(node, _)| node.clone());
-        if let Some(idle) = idle {
-            self.links.remove(&idle);
-        }
-    }
-
-    fn unlinked(&mut self, peer: &NodeId, id: u64, broke: bool) {
-        let Some(entry) = self.links.get_mut(peer) else { return };
-        entry.links.retain(|link| link.id != id);
-        if !entry.links.is_empty() {
-            return;
-        }
-        self.links.remove(peer);
-        // A member's last stream broke: dial at once. If nobody listens there any more, that is evidence. Where the peer has
-        // ended it, it makes room for others; who dials it again takes that room from one who does the same.
-        let alive = self.engine.members().get(peer).filter(|member| broke && member.serves());
-        if let Some(address) = alive.and_then(|member| member.address)
-            && !self.leaving
-        {
-            self.start_dial(peer.clone(), address);
-        }
-    }
-
-    fn send(&mut self, to: NodeId, address: SocketAddr, message: Kind) {
-        let outgoing = Outgoing::of(message);
-        if self.links.contains_key(&to) {
-            self.send_linked(&to, outgoing);
-        } else if let Some(waiting) = self.dialling.get_mut(&to) {
-            if waiting.len() < PENDING {
-                waiting.push_back(outgoing);
-            } else {
-                self.metrics.dropped.inc();
-            }
-        } else if address.port() == 0 || self.leaving {
-            self.metrics.dropped.inc();
-        } else {
-            self.start_dial(to.clone(), address);
-            self.dialling.entry(to).or_default().push_back(outgoing);
-        }
-    }
-
-    /// Sends over a stream that is open, compressed if that is on and the peer reads it. In place: the largest
-    /// message of the engine takes well below a millisecond.
-    fn send_linked(&mut self, to: &NodeId, outgoing: Outgoing) {
-        self.used += 1;
-        let Some(entry) = self.links.get_mut(to) else { return };
-        entry.last_used = self.used;
-        // A stream may break before its link is stored; the next frame then dials anew.
-        while entry.links.pop_back_if(|link| link.frames.is_closed()).is_some() {}
-        let sent = match entry.links.back().map(|link| (link, link.frames.try_reserve())) {
-            Some((link, Ok(place))) => {
-                let word = outgoing.word;
-                let frame = outgoing.seal(self.setup.compression.filter(|_| link.peer.lz4));
-                self.metrics.frame("sent", word, &FrameSize::of(&frame));
-                place.send(frame);
-                true
-            }
-            Some((_, Err(_))) | None => false,
-        };
-        if entry.links.is_empty() {
-            self.links.remove(to);
-        }
-        if !sent {
-            self.metrics.dropped.inc();
-        }
-    }
-
-    fn introduction(&self, peer: &NodeId) -> Introduction {
-        introduction(&self.setup.cluster, self.engine.own(), self.engine.known_epoch(peer))
-    }
-
-    fn start_dial(&mut self, node: NodeId, address: SocketAddr) {
-        if self.dialling.contains_key(&node) {
-            return;
-        }
-        self.dialling.insert(node.clone(), VecDeque::new());
-        let introduction = self.introduction(&node);
-        let (pool, commands, metrics) =
-            (self.setup.pool.clone(), self.commands.clone(), self.metrics.clone());
-        tokio::spawn(async move {
-            let result = match pool.get(&node, address).await {
-                Err(error) => Err(DialFailure::Dial(error)),
-                Ok(connection) => link::open(connection, introduction, commands.clone(), metrics)
-                    .await
-                    .map_err(DialFailure::Link),
-            };
-            if commands.send(Command::Dialled { node, result }).await.is_err() {
-                tracing::debug!("gossip has stopped during a dial");
-            }
-        });
-    }
-
-    fn dialled(&mut self, node: &NodeId, result: Result<Link, DialFailure>) {
-        match result {
-            Ok(link) => self.linked(link),
-            Err(failure) => {
-                self.dialling.remove(node);
-                // It answered, but will not gossip with us: that does not mend itself, so say it, once.
-                match &failure {
-                    DialFailure::Link(error) if self.estranged.insert(node.clone()) => {
-                        tracing::warn!(peer.id = %node, %error, "the peer answers but does not gossip with this node");
-                    }
-                    DialFailure::Link(_) | DialFailure::Dial(_) => {
-                        tracing::debug!(peer.id = %node, error = %failure, "peer not reached");
-                    }
-                }
-                if let DialFailure::Dial(error) = failure
-                    && matches!(*error, DialError::Refused { .. })
-                {
-                    self.engine.refused(self.now(), node);
-                }
-            }
-        }
-    }
-
-    /// Dials every seed whose address is not a live member's.
-    fn dial_seeds(&mut self) {
-        if self.seeds_running || self.leaving || self.setup.seeds.is_empty() {
-            return;
-        }
-        self.seeds_running = true;
-        let members = self.engine.members().values();
-        let reached: HashSet<SocketAddr> = members
-            .filter(|member| member.state == MemberState::Alive)
-            .filter_map(|member| member.address)
-            .chain([self.engine.own().address])
-            .collect();
-        let (pool, commands, seeds) =
-            (self.setup.pool.clone(), self.commands.clone(), self.setup.seeds.clone());
-        let first_complaints: Vec<bool> =
-            seeds.iter().map(|seed| self.complaints.insert(seed.to_string())).collect();
-        tokio::spawn(async move {
-            for (seed, first) in seeds.iter().zip(first_complaints) {
-                for address in resolve(seed).await {
-                    if reached.contains(&address) {
-                        continue;
-                    }
-                    let command = match pool.get_any(address).await {
-                        Ok(connection) => Command::SeedAnswered(connection),
-                        Err(error) if first => {
-                            tracing::warn!(seed = %seed, %error, "seed not reached; trying again");
-                            continue;
-                        }
-                        Err(error) => {
-                            tracing::debug!(seed = %seed, %error, "seed not reached");
-                            continue;
-                        }
-                    };
-                    if commands.send(command).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            if commands.send(Command::SeedsDone).await.is_err() {
-                tracing::debug!("gossip has stopped while seeds were dialled");
-            }
-        });
-    }
-
-    fn seed_answered(&mut self, connection: PeerConnection) {
-        let node = connection.node.clone();
-        if node == self.engine.own().node {
-            return;
-        }
-        self.complaints.clear();
-        let known: Option<Peer> =
-            self.links.get(&node).and_then(|entry| entry.links.back()).map(|link| link.peer.clone());
-        match known {
-            Some(peer) => self.engine.connected(self.now(), &peer),
-            None => self.start_dial(node, connection.address),
-        }
     }
 
     async fn persist(&mut self, epoch: Epoch) {

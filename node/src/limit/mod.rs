@@ -1,8 +1,8 @@
 //! Rate limits: a token bucket (GCRA, by `governor`) for each client and class.
 //!
-//! `tower_governor` gives the key extraction and the limiter; the answers are ours, made from the same
-//! governor state, because its own truncate `Retry-After` to 0 and cannot speak gRPC. Its `per_second(n)`
-//! means one request each n seconds, so the period is set directly.
+//! `tower_governor` gives the key extraction. The answers are ours, made from governor's state: its own truncate
+//! `Retry-After` to 0 and cannot speak gRPC. The limiter is governor's own, too, on the system's monotonic clock: the one that
+//! `tower_governor` builds reads the processor's counter, whose calibration takes a quarter of a node's start.
 
 use crate::{
     auth::Caller,
@@ -11,8 +11,10 @@ use crate::{
     telemetry::Metrics,
 };
 use governor::{
-    clock::{Clock as _, DefaultClock},
+    Quota, RateLimiter,
+    clock::{Clock as _, MonotonicClock},
     middleware::NoOpMiddleware,
+    state::keyed::DashMapStateStore,
 };
 use http::Request;
 use p2p_core::{Principal, SpiffeId, Subject};
@@ -22,14 +24,11 @@ use prometheus_client::{
 };
 use std::{
     net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tower_governor::{
-    GovernorError,
-    governor::{GovernorConfig, GovernorConfigBuilder},
-    key_extractor::KeyExtractor,
-};
+use tower_governor::{GovernorError, key_extractor::KeyExtractor};
 
 /// Class of rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,10 +105,11 @@ struct Labels {
     class: &'static str,
 }
 
+type Limiter = RateLimiter<Client, DashMapStateStore<Client>, MonotonicClock, NoOpMiddleware<Instant>>;
+
 /// The limits of one node.
 pub struct Limits {
-    classes: [Option<GovernorConfig<ByClient, NoOpMiddleware>>; RateClass::ALL.len()],
-    clock: DefaultClock,
+    classes: [Option<Limiter>; RateClass::ALL.len()],
     refused: Family<Labels, Counter>,
 }
 
@@ -133,21 +133,21 @@ impl Limits {
             let (per_minute, burst) = settings(config, class);
             limiter(per_minute, burst).filter(|_| config.rate_limit_enabled)
         });
-        Self { classes, clock: DefaultClock::default(), refused }
+        Self { classes, refused }
     }
 
     /// Charges one request of `class`. Nodes of the cluster are exempt: what they forward was charged where
     /// it entered.
     pub fn charge<T>(&self, class: RateClass, request: &Request<T>) -> Result<(), Fault> {
-        let Some(config) = &self.classes[class as usize] else { return Ok(()) };
+        let Some(limiter) = &self.classes[class as usize] else { return Ok(()) };
         let caller = request.extensions().get::<Arc<Caller>>();
         if caller.is_some_and(|caller| caller.connection.principal.node().is_some()) {
             return Ok(());
         }
         let key = ByClient.extract(request).map_err(Fault::internal)?;
-        let Err(denied) = config.limiter().check_key(&key) else { return Ok(()) };
+        let Err(denied) = limiter.check_key(&key) else { return Ok(()) };
         self.refused.get_or_create(&Labels { class: class.word() }).inc();
-        let pause = denied.wait_time_from(self.clock.now());
+        let pause = denied.wait_time_from(MonotonicClock.now());
         let mut fault = Fault::new(
             Reason::RateLimited,
             format!(
@@ -163,9 +163,9 @@ impl Limits {
 
     /// Forgets clients whose budget is full again. Call it about once a minute.
     pub fn evict_idle(&self) {
-        for config in self.classes.iter().flatten() {
-            config.limiter().retain_recent();
-            config.limiter().shrink_to_fit();
+        for limiter in self.classes.iter().flatten() {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
         }
     }
 }
@@ -182,13 +182,9 @@ fn settings(config: &Config, class: RateClass) -> (u32, u32) {
 }
 
 /// A bucket of `burst` that refills at `per_minute`; none if that is 0.
-fn limiter(per_minute: u32, burst: u32) -> Option<GovernorConfig<ByClient, NoOpMiddleware>> {
-    if per_minute == 0 {
-        return None;
-    }
-    GovernorConfigBuilder::default()
-        .period(Duration::from_secs(60) / per_minute)
-        .burst_size(burst.max(1))
-        .key_extractor(ByClient)
-        .finish()
+fn limiter(per_minute: u32, burst: u32) -> Option<Limiter> {
+    let period = Duration::from_secs(60).checked_div(per_minute)?;
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+    let quota = Quota::with_period(period)?.allow_burst(burst);
+    Some(RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock))
 }

@@ -140,13 +140,19 @@ impl PeerConnection {
         Self { expires: self.expires.min(expires), ..self }
     }
 
-    /// Whether new calls to `address` may take it. Not if it was opened with another identity than `present`:
-    /// so a renewed certificate comes into use without a call being cut off.
+    /// Whether somebody holds a clone beside the pool: a gossip stream, or a call that waits for its answer.
+    pub(super) fn is_held(&self) -> bool {
+        // Ours, and that of the task that moves the bytes.
+        !self.sender.is_closed() && Arc::strong_count(&self.broken) > 2
+    }
+
     /// Why the connection broke, if it did: with TLS 1.3 a node learns only by its first read that it was refused.
     pub fn why_broken(&self) -> Option<&str> {
         self.broken.get().map(String::as_str)
     }
 
+    /// Whether new calls to `address` may take it. Not if it was opened with another identity than `present`:
+    /// so a renewed certificate comes into use without a call being cut off.
     pub(super) fn is_usable_at(&self, address: SocketAddr, present: &Identity) -> bool {
         self.address == address
             && !self.sender.is_closed()

@@ -2,8 +2,8 @@
 //!
 //! One HTTP/2 connection per peer carries gossip and passthrough calls alike (more measurably cost CPU).
 //! It is dialled when first needed, by one dialler at a time, within [`DIAL_TIMEOUT`], and kept until it
-//! breaks, one of its certificates expires or is replaced, or more than `peer_connections_max` are open; then
-//! the one unused for longest is let go. What is let go closes once its last call has ended.
+//! breaks, one of its certificates expires or is replaced, nothing has used it for [`IDLE_MAX`], or more than
+//! `peer_connections_max` are open; then the one unused for longest is let go. What is let go closes once its last call has ended.
 
 mod dial;
 mod resolve;
@@ -36,6 +36,8 @@ use std::{
 
 /// Longest a dial may take: TCP, TLS and the HTTP/2 preface.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept that carries neither gossip nor new calls.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DialLabels {
@@ -46,6 +48,7 @@ struct DialLabels {
 struct Slot {
     /// Held while dialling, so that one dial serves all who wait.
     state: tokio::sync::Mutex<SlotState>,
+    /// In milliseconds since the pool was made.
     last_used: AtomicU64,
 }
 
@@ -60,6 +63,10 @@ impl SlotState {
     fn usable_at(&self, address: SocketAddr, present: &Identity) -> Option<PeerConnection> {
         self.connection.as_ref().filter(|open| open.is_usable_at(address, present)).cloned()
     }
+
+    fn is_in_use(&self) -> bool {
+        self.connection.as_ref().is_some_and(PeerConnection::is_held)
+    }
 }
 
 /// Open connections to other nodes.
@@ -68,7 +75,7 @@ pub struct PeerPool {
     identity: Arc<IdentityStore>,
     revocations: Arc<Revocations>,
     limit: usize,
-    clock: AtomicU64,
+    start: Instant,
     slots: Mutex<HashMap<NodeId, Arc<Slot>>>,
     open: Gauge,
     dials: Family<DialLabels, Counter>,
@@ -88,7 +95,7 @@ impl PeerPool {
             registry.register("peer_connections", "Peers with a connection from this node", open.clone());
             registry.register("peer_dials", "Dials of other nodes by result", dials.clone());
         });
-        Self { identity, revocations, limit, clock: AtomicU64::new(0), slots: Mutex::default(), open, dials }
+        Self { identity, revocations, limit, start: Instant::now(), slots: Mutex::default(), open, dials }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Slot>>> {
@@ -151,6 +158,22 @@ impl PeerPool {
         self.open.set(0);
     }
 
+    /// Lets go of what has been idle for [`IDLE_MAX`]. Call it now and then.
+    pub fn close_idle(&self) {
+        let idle_since = self.now().saturating_sub(u64::try_from(IDLE_MAX.as_millis()).unwrap_or(u64::MAX));
+        let mut slots = self.slots();
+        slots.retain(|_, slot| {
+            let recent = slot.last_used.load(Ordering::Relaxed) > idle_since;
+            // Locked: somebody dials.
+            recent || slot.state.try_lock().map_or(true, |state| state.is_in_use())
+        });
+        self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Lets the connection to a node go; calls in flight on it may finish.
     pub fn let_go(&self, node: &NodeId) {
         let mut slots = self.slots();
@@ -180,7 +203,7 @@ impl PeerPool {
 
     /// The slot of a node; the one unused for longest makes room.
     fn slot(&self, node: &NodeId) -> Arc<Slot> {
-        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let now = self.now();
         let mut slots = self.slots();
         if !slots.contains_key(node) && slots.len() >= self.limit {
             let oldest = slots.iter().min_by_key(|(_, slot)| slot.last_used.load(Ordering::Relaxed));

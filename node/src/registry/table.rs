@@ -45,8 +45,8 @@ pub struct Method {
     pub access: Access,
     /// What serves it here, if this node provides it.
     pub local: Option<LocalHandler>,
-    /// Other nodes that provide it now, by node id.
-    pub providers: Vec<Arc<Provider>>,
+    /// Other nodes that provide it now, by node id. All built-in methods share theirs.
+    pub providers: Arc<Vec<Arc<Provider>>>,
     /// SHA-256 of the descriptors that its first provider publishes, if it is not local.
     pub descriptor_digest: Option<[u8; 32]>,
     /// Its counters.
@@ -132,6 +132,7 @@ impl Table {
     fn add_local(&mut self, local: &BTreeMap<ServiceName, LocalService>, metrics: &RequestMetrics) {
         let mut everywhere: Vec<_> = self.nodes.values().cloned().collect();
         everywhere.sort_by(|a, b| a.node.cmp(&b.node));
+        let (everywhere, nowhere) = (Arc::new(everywhere), Arc::default());
         for service in local.values() {
             let built_in = service.name.is_reserved();
             for info in &service.methods {
@@ -140,7 +141,7 @@ impl Table {
                     class: rate_class(service.name.as_str()),
                     access: access_of(info.path.as_str()),
                     local: Some(LocalHandler(service.handler.clone())),
-                    providers: if built_in { everywhere.clone() } else { Vec::new() },
+                    providers: Arc::clone(if built_in { &everywhere } else { &nowhere }),
                     descriptor_digest: None,
                     metrics: metrics.of(&info.path),
                 };
@@ -186,7 +187,7 @@ impl Table {
                 class: rate_class(info.path.service()),
                 access: access_of(info.path.as_str()),
                 local: None,
-                providers: Vec::new(),
+                providers: Arc::default(),
                 descriptor_digest: digest.try_into().ok(),
                 metrics: metrics.of(&info.path),
                 info: info.clone(),
@@ -204,7 +205,7 @@ impl Table {
             return;
         }
         if let Some(method) = Arc::get_mut(entry) {
-            method.providers.push(provider.clone());
+            Arc::make_mut(&mut method.providers).push(provider.clone());
         }
     }
 }

@@ -178,7 +178,7 @@ impl Router {
         let Some(target) = target else {
             return match method.providers.is_empty() {
                 true => Err(no_provider(&method.info.path)),
-                false => Ok(method.providers.clone()),
+                false => Ok(method.providers.to_vec()),
             };
         };
         let found = method.providers.iter().find(|provider| provider.node == *target);

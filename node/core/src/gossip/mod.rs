@@ -192,6 +192,11 @@ impl Engine {
         &self.members
     }
 
+    /// Whether [`Self::view`] would be another one than last time.
+    pub fn view_changed(&self) -> bool {
+        self.outdated
+    }
+
     /// The same to be kept: another one after each change.
     pub fn view(&mut self) -> &Arc<View> {
         if std::mem::take(&mut self.outdated) {
@@ -265,6 +270,7 @@ impl Engine {
             self.send(peer.identity.node.clone(), peer.identity.address, digest);
             self.send_list(&peer.identity);
             self.compare_revocations(&peer.identity.node);
+            self.welcome(now, node);
         }
     }
 

@@ -13,7 +13,7 @@ const MISSING_AT_ONCE: usize = 8;
 /// Most owners that a neighbour is asked for at once.
 const MISSING_ASKED: usize = 256;
 /// Each so many-th time the owners themselves are asked.
-const MISSING_FROM_OWNERS: u32 = 3;
+const MISSING_FROM_OWNERS: u32 = 10;
 /// States of one answer that are passed on like pushed ones; of more, none is.
 const REPAIRED_PASSED_ON: usize = 4;
 /// After so many refused states the rest of a message is not looked at.
@@ -72,11 +72,11 @@ impl Engine {
         self.store.merge(state, unix_ms, self.keyring.as_ref())
     }
 
-    /// Pushes what is new to the neighbours, and not to the one it came from.
+    /// Pushes what is new to neighbours and guests, and not to the one it came from.
     pub(super) fn push(&mut self) {
         self.push_at = None;
         let unpushed = std::mem::take(&mut self.unpushed);
-        for target in self.neighbours() {
+        for target in self.neighbours().into_iter().chain(self.guests()) {
             let owners: Vec<NodeId> = unpushed
                 .iter()
                 .filter(|(owner, from)| from.as_ref() != Some(&target.node) && **owner != target.node)

@@ -3,10 +3,9 @@
 use super::{
     EVIDENCE_PAUSE, Identity, Membership,
     evidence::{Cause, Reason},
-    packet::Packet,
 };
 use crate::{id::NodeId, time::Moment};
-use foca::{Header, Member, Message, State};
+use foca::{Member, Message, State};
 use rand::seq::IteratorRandom as _;
 
 /// How many members one that was refused tells directly.
@@ -68,7 +67,7 @@ impl Membership {
         }
     }
 
-    fn suspect(&mut self, now: Moment, suspect: Member<Identity>, reason: Reason) {
+    pub(super) fn suspect(&mut self, now: Moment, suspect: Member<Identity>, reason: Reason) {
         let result = self.foca.apply_many([suspect].into_iter(), true, &mut self.runtime);
         self.settle(now, result, &Cause::Own(reason));
     }
@@ -79,17 +78,6 @@ impl Membership {
         let others = self.foca.iter_members().map(Member::id).filter(|id| id.node != accusation.life.node);
         let told: Vec<Identity> = others.cloned().sample(&mut self.rng, ACCUSATION_FAN_OUT);
         self.accusations.extend(told.into_iter().map(|to| (to, accusation.clone())));
-    }
-
-    pub(super) fn probe_failed(&mut self, now: Moment, target: &Identity, helpers: Vec<NodeId>) {
-        let reason = Reason::ProbeFailed { last_rtt: self.rtt(&target.node).get(), helpers };
-        let Some(member) = self.foca.iter_members().find(|member| member.id() == target) else { return };
-        if self.witness.is_news(member) {
-            self.witness.compare(now, &Cause::Own(reason), [member].into_iter());
-            self.watch(now);
-        } else if member.state() == State::Suspect {
-            self.witness.confirm(now, &target.node, reason);
-        }
     }
 
     pub(super) fn watch(&mut self, now: Moment) {
@@ -112,16 +100,6 @@ impl Membership {
             return;
         };
         let suspect = Member::new(life.clone(), suspicion.incarnation, State::Suspect);
-        let header = Header {
-            src: self.foca.identity().clone(),
-            // The lowest, which overrides nothing that the suspect knows of us.
-            src_incarnation: 0,
-            dst: life.clone(),
-            message: Message::Gossip,
-        };
-        match (Packet { header, members: vec![suspect] }).write(&mut self.codec) {
-            Ok(packet) => self.outbox.push_back((life, packet)),
-            Err(error) => debug_assert!(false, "a packet of one member was not encoded: {error}"),
-        }
+        self.write_to(&life, Message::Gossip, vec![suspect]);
     }
 }

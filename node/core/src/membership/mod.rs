@@ -4,6 +4,7 @@
 //! outbox. It owns foca's timers, and adds what foca leaves to its driver:
 //!
 //! - A packet is refused unless its source is the node that the connection proved.
+//! - **Probes go to the active view**, not to anybody: `probe` says why.
 //! - **Suspicion is timed here, by every node** that hears of it, instead of by the one that probed. foca's
 //!   own `ChangeSuspectToDown` timer is dropped: in foca 2.0.0 it ends in a `TurnUndead` to the healthy
 //!   member even when the suspicion was refuted in time.
@@ -58,14 +59,14 @@ use foca::{
 use identity::WireCodec;
 use mirror::Mirror;
 use packet::Packet;
-use probe::{Outcome, Probe};
+use probe::{PROBE_SLACK, Prober};
 use rand::{SeedableRng as _, rngs::StdRng};
 use settings::config;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
-use suspicion::Suspicions;
+use suspicion::{OVERSLEPT, Suspicions};
 use timers::Timers;
 
 /// A refused dial is taken as evidence against one life of a member at most this often.
@@ -117,11 +118,6 @@ impl From<State> for Liveness {
     }
 }
 
-struct Ping {
-    number: u8,
-    sent: Moment,
-}
-
 /// Failure detection of one node. See the module for what it adds to foca.
 pub struct Membership {
     foca: Foca<Identity, WireCodec, StdRng, NoCustomBroadcast>,
@@ -130,9 +126,8 @@ pub struct Membership {
     timers: Timers,
     suspicions: Suspicions,
     witness: Witness,
-    probe: Probe,
+    prober: Prober,
     evidence: BTreeMap<NodeId, Moment>,
-    pings: BTreeMap<NodeId, Ping>,
     rtts: BTreeMap<NodeId, Rtt>,
     mirror: Mirror,
     /// Whether foca may know more than the mirror shows.
@@ -140,6 +135,8 @@ pub struct Membership {
     outbox: VecDeque<(Identity, Bytes)>,
     /// Who gets the gossip that foca addresses to anybody.
     neighbours: Vec<Identity>,
+    /// Who gets it beside them.
+    guests: Vec<Identity>,
     turn: usize,
     accusations: VecDeque<(Identity, Accusation)>,
     rng: StdRng,
@@ -163,14 +160,14 @@ impl Membership {
             timers: Timers::default(),
             suspicions: Suspicions::default(),
             witness: Witness::default(),
-            probe: Probe::default(),
+            prober: Prober::default(),
             evidence: BTreeMap::new(),
-            pings: BTreeMap::new(),
             rtts: BTreeMap::new(),
             mirror: Mirror::default(),
             dirty: false,
             outbox: VecDeque::new(),
             neighbours: Vec::new(),
+            guests: Vec::new(),
             turn: 0,
             accusations: VecDeque::new(),
             rng: own_rng,
@@ -256,7 +253,8 @@ impl Membership {
 
     /// When [`Self::tick`] must be called next.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let due = [self.timers.next(), self.suspicions.next()].into_iter().flatten().min();
+        let due =
+            [self.timers.next(), self.suspicions.next(), self.prober.next()].into_iter().flatten().min();
         due.map(|due| self.held_until.map_or(due, |until| due.max(until)))
     }
 
@@ -306,18 +304,13 @@ impl Membership {
         if matches!(message, Message::TurnUndead) && !self.may_renew(now) {
             return Ok(());
         }
-        if let Message::Ack(number) = message
-            && let Some(ping) = self.pings.get(peer)
-            && ping.number == number
-        {
-            self.rtts.entry(peer.clone()).or_default().set(now.since(ping.sent));
-            self.pings.remove(peer);
+        if let Some(rtt) = self.prober.received(now, &read.header) {
+            self.rtts.entry(peer.clone()).or_default().set(rtt);
         }
         // Of a packet without news, from somebody known, foca learns nothing.
         let known =
             self.get(peer).is_some_and(|(life, liveness)| *life == src && liveness == Liveness::Alive);
         let may_change = !known || !read.members.is_empty() || matches!(message, Message::TurnUndead);
-        self.probe.received(&read.header);
         self.look_for_usurper(&read.members);
         let own = self.foca.identity();
         let source = Member::new(src.clone(), src_incarnation, State::Alive);
@@ -366,7 +359,7 @@ impl Membership {
         if self.left {
             return;
         }
-        self.probe.clear();
+        self.prober.clear();
         let result = self.foca.change_identity(own, &mut self.runtime);
         self.settle(now, result, &Cause::Upkeep);
         self.reconnect(now);
@@ -387,7 +380,7 @@ impl Membership {
             self.left = true;
             self.timers.clear();
             self.suspicions.clear();
-            self.pings.clear();
+            self.prober = Prober::default();
         }
     }
 
@@ -396,31 +389,29 @@ impl Membership {
         if self.is_silent(now) {
             return;
         }
-        if let Some(due) = self.next_deadline() {
-            self.suspicions.woke(now.since(due));
+        let late = self.next_deadline().map(|due| now.since(due)).unwrap_or_default();
+        if late >= OVERSLEPT {
+            self.suspicions.woke(late);
+        }
+        if late >= PROBE_SLACK {
+            self.prober.clear();
         }
         if self.held_until.take().is_some() {
             self.suspicions.clear();
+            self.prober.clear();
             self.watch(now);
         }
         while let Some(timer) = self.timers.pop_due(now) {
             self.handle_timer(now, timer);
         }
+        self.probe(now);
         self.expire_suspicions(now);
     }
 
     fn handle_timer(&mut self, now: Moment, timer: Timer<Identity>) {
         let forgets = matches!(timer, Timer::RemoveDown(_));
-        let ended = self.probe.timer(&timer);
         let result = self.foca.handle_timer(timer, &mut self.runtime);
         self.carry_on(now, result);
-        match ended.and_then(|ended| self.probe.outcome(ended)) {
-            Some(Outcome::Failed { target, helpers }) => {
-                self.dirty = true;
-                self.probe_failed(now, &target, helpers);
-            }
-            Some(Outcome::Answered) | None => {}
-        }
         if forgets {
             self.dirty = true;
             self.witness.retain(self.foca.iter_membership_state());
@@ -458,14 +449,10 @@ impl Membership {
                 continue;
             }
             let Ok(header) = self.codec.peek(&packet) else { continue };
-            self.probe.sent(&header);
             let (to, packet) = match header.message {
-                Message::Ping(number) => {
-                    self.pings.insert(to.node.clone(), Ping { number, sent: now });
-                    (to, packet)
-                }
                 Message::Gossip => self.readdress(to, packet),
                 Message::Ack(_)
+                | Message::Ping(_)
                 | Message::PingReq { .. }
                 | Message::IndirectPing { .. }
                 | Message::IndirectAck { .. }
@@ -478,10 +465,15 @@ impl Membership {
             self.outbox.push_back((to, packet));
         }
         while let Some((after, timer)) = self.runtime.to_schedule() {
-            if matches!(timer, Timer::ChangeSuspectToDown { .. }) {
-                continue;
+            match timer {
+                Timer::ChangeSuspectToDown { .. }
+                | Timer::ProbeRandomMember(_)
+                | Timer::SendIndirectProbe { .. } => {}
+                Timer::PeriodicAnnounce(_)
+                | Timer::PeriodicAnnounceDown(_)
+                | Timer::PeriodicGossip(_)
+                | Timer::RemoveDown(_) => self.timers.set(now + after, timer),
             }
-            self.timers.set(now + after, timer);
         }
         let (mut resize, mut rejoined) = (false, false);
         while let Some(notification) = self.runtime.to_notify() {
@@ -490,7 +482,6 @@ impl Membership {
                 OwnedNotification::MemberUp(_) => resize = true,
                 OwnedNotification::MemberDown(id) => {
                     resize = true;
-                    self.pings.remove(&id.node);
                     self.rtts.remove(&id.node);
                     self.evidence.remove(&id.node);
                 }
@@ -513,8 +504,9 @@ impl Membership {
             }
         }
         self.reconcile();
+        self.schedule_probes(now);
         if rejoined {
-            self.probe.clear();
+            self.prober.clear();
             self.reconnect(now);
         }
     }

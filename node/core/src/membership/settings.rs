@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-/// How often a random member is probed. A failed probe ends in suspicion one period later.
+/// How often a member is probed. A failed probe ends in suspicion one period later.
 pub const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// How long a direct answer may take before others are asked to probe.
-const PROBE_RTT: Duration = Duration::from_millis(400);
+pub(super) const PROBE_RTT: Duration = Duration::from_millis(400);
+/// How many others are asked to probe, too.
+pub(super) const HELPERS: usize = 3;
 /// How long a suspect that is silent has to refute, in a small cluster; see [`suspicion_timeout`]. Routing avoids
 /// it from the first moment, so patience costs little: with 3 s, a third of the stalls of 2 to 8 s ended in down,
 /// with 7 s none.
@@ -83,7 +85,7 @@ pub(super) fn config(members: usize) -> foca::Config {
     foca::Config {
         probe_period: PROBE_PERIOD,
         probe_rtt: PROBE_RTT,
-        num_indirect_probes: NonZeroUsize::new(3).unwrap_or(one),
+        num_indirect_probes: NonZeroUsize::new(HELPERS).unwrap_or(one),
         max_transmissions: u8::try_from(transmissions)
             .ok()
             .and_then(NonZeroU8::new)
@@ -92,7 +94,8 @@ pub(super) fn config(members: usize) -> foca::Config {
         remove_down_after: Some(REMEMBER_DOWN),
         max_packet_size: NonZeroUsize::new(MAX_PACKET).unwrap_or(one),
         notify_down_members: true,
-        periodic_announce: Some(PeriodicParams { frequency: Duration::from_secs(30), num_members: one }),
+        // Exchanges compare who is known, over connections that are open; see `gossip::members`.
+        periodic_announce: None,
         periodic_announce_to_down_members: Some(PeriodicParams {
             frequency: Duration::from_secs(20),
             num_members: NonZeroUsize::new(2).unwrap_or(one),

@@ -12,18 +12,21 @@ pub const MAX_LIST_PART: usize = 128 * 1024;
 
 impl Membership {
     /// News goes to these from now on, instead of to anybody: each new connection costs a handshake at both ends, and
-    /// a few that stay carry it as far.
-    pub fn set_neighbours(&mut self, neighbours: Vec<Identity>) {
+    /// a few that stay carry it as far. Probes go to neighbours, too, but not to guests.
+    pub fn set_neighbours(&mut self, neighbours: Vec<Identity>, guests: Vec<Identity>) {
         self.neighbours = neighbours;
+        self.guests = guests;
     }
 
-    /// foca chooses whom it gossips to at random; neighbours get it in turn.
+    /// foca chooses whom it gossips to at random; neighbours and guests get it in turn.
     pub(super) fn readdress(&mut self, to: Identity, packet: Bytes) -> (Identity, Bytes) {
-        if self.neighbours.is_empty() {
-            return (to, packet);
-        }
-        self.turn = (self.turn + 1) % self.neighbours.len();
-        let neighbour = self.neighbours[self.turn].clone();
+        self.turn = self.turn.checked_add(1).unwrap_or_default();
+        let audience = self.neighbours.len() + self.guests.len();
+        let next = self
+            .turn
+            .checked_rem(audience)
+            .and_then(|turn| self.neighbours.iter().chain(&self.guests).nth(turn));
+        let Some(neighbour) = next.cloned() else { return (to, packet) };
         let readdressed = Packet::read(&mut self.codec, &packet).ok().and_then(|mut read| {
             read.header.dst = neighbour.clone();
             read.write(&mut self.codec).ok()

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A timer this late means that this node did not run: its process was stopped, or starved.
-const OVERSLEPT: Duration = Duration::from_millis(500);
+pub(super) const OVERSLEPT: Duration = Duration::from_millis(500);
 
 pub(super) struct Suspicion {
     pub(super) identity: Identity,
@@ -58,13 +58,11 @@ impl Suspicions {
             .collect()
     }
 
-    /// This node woke so late. If that was more than [`OVERSLEPT`], it gives all suspects as much more time: their
-    /// refutations may wait to be read.
+    /// This node woke so late, [`OVERSLEPT`] or more: all suspects have as much more time, since their refutations may
+    /// wait to be read.
     pub(super) fn woke(&mut self, late: Duration) {
-        if late >= OVERSLEPT {
-            for suspicion in self.0.values_mut() {
-                suspicion.slept += late;
-            }
+        for suspicion in self.0.values_mut() {
+            suspicion.slept += late;
         }
     }
 

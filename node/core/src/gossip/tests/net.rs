@@ -127,8 +127,19 @@ impl Net {
         index
     }
 
+    /// The process ends without a word. If its host lives, its connections break, and who had one dials at once.
     pub(super) fn crash(&mut self, index: usize) {
         self.processes[index].running = false;
+        let node = self.processes[index].node.clone();
+        let linked: Vec<usize> = self
+            .running()
+            .filter(|(_, process)| process.open.get(&node) == Some(&index))
+            .map(|(by, _)| by)
+            .collect();
+        let broken = if self.refuses { linked } else { Vec::new() };
+        for by in broken {
+            self.enqueue(Input::Refused { by, node: node.clone() });
+        }
     }
 
     /// Gives engine `index` an input of the test's own.
