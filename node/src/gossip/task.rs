@@ -6,9 +6,11 @@ use super::{
     events::log,
     frame::Outgoing,
     handle::{BundleTaken, Command, DialFailure, Gossip, introduction},
+    inbox::Inbox,
     keyring::NodeKeyring,
     link::{self, Introduction, Link},
     metrics::{FrameSize, GossipMetrics},
+    outbox::Room,
     revoke::{Batches, Revoking},
 };
 use crate::{
@@ -82,7 +84,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         view,
         own,
         cluster: setup.cluster.clone(),
-        metrics: metrics.clone(),
+        inbox: Inbox::new(commands.clone(), metrics.clone()),
         pool: setup.pool.clone(),
     };
     let config = EngineConfig { cluster: setup.cluster.clone(), interval: setup.interval };
@@ -93,6 +95,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         engine,
         start: Instant::now(),
         commands,
+        inbox: gossip.inbox.clone(),
         view: view_sender,
         own: own_sender,
         links: HashMap::new(),
@@ -131,6 +134,7 @@ pub(super) struct Task {
     start: Instant,
     pub(super) setup: GossipSetup,
     pub(super) commands: mpsc::Sender<Command>,
+    inbox: Inbox,
     view: watch::Sender<Arc<View>>,
     own: watch::Sender<Identity>,
     pub(super) links: HashMap<NodeId, PeerLinks>,
@@ -249,13 +253,13 @@ impl Task {
             Command::SeedsDone => self.seeds_running = false,
             Command::BundleTaken(taken) => self.bundle_taken(&taken),
             Command::ReceivedUnknown => self.engine.received_elsewhere(),
-            Command::Received { peer, message: Kind::TrustBundle(bundle) } => {
+            Command::Received { peer, message: Kind::TrustBundle(bundle), .. } => {
                 self.engine.received_elsewhere();
                 self.bundle_received(peer, bundle);
             }
-            Command::Received { peer, message } => {
+            Command::Received { peer, message, .. } => {
                 if let Err(error) = self.engine.receive(now, unix_ms(), &peer, message) {
-                    self.metrics.refused("frame");
+                    self.metrics.refused(error.reason());
                     tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
                 }
             }
@@ -360,15 +364,22 @@ impl Task {
         entry.last_used = self.used;
         // A stream may break before its link is stored; the next frame then dials anew.
         while entry.links.pop_back_if(|link| link.frames.is_closed()).is_some() {}
-        let sent = match entry.links.back().map(|link| (link, link.frames.try_reserve())) {
-            Some((link, Ok(place))) => {
+        let sent = match entry.links.back_mut().map(|link| (link.frames.room(Instant::now()), link)) {
+            Some((Room::Free, link)) => {
                 let word = outgoing.word;
                 let frame = outgoing.seal(self.setup.compression.filter(|_| link.peer.lz4));
                 self.metrics.frame("sent", word, &FrameSize::of(&frame));
-                place.send(frame);
-                true
+                link.frames.send(frame)
             }
-            Some((_, Err(_))) | None => false,
+            Some((Room::Stalled, _)) => {
+                tracing::warn!(peer.id = %to, "the peer has long stopped reading gossip; closing its connections");
+                self.metrics.refused("stalled");
+                entry.links.clear();
+                // Their queues go with them.
+                self.setup.revoking.table.live().close_of(to);
+                false
+            }
+            Some((Room::Full, _)) | None => false,
         };
         if entry.links.is_empty() {
             self.links.remove(to);
@@ -388,14 +399,13 @@ impl Task {
         }
         self.dialling.insert(node.clone(), VecDeque::new());
         let introduction = self.introduction(&node);
-        let (pool, commands, metrics) =
-            (self.setup.pool.clone(), self.commands.clone(), self.metrics.clone());
+        let (pool, commands, inbox) = (self.setup.pool.clone(), self.commands.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let result = match pool.get(&node, address).await {
                 Err(error) => Err(DialFailure::Dial(error)),
-                Ok(connection) => link::open(connection, introduction, commands.clone(), metrics)
-                    .await
-                    .map_err(DialFailure::Link),
+                Ok(connection) => {
+                    link::open(connection, introduction, inbox).await.map_err(DialFailure::Link)
+                }
             };
             if commands.send(Command::Dialled { node, result }).await.is_err() {
                 tracing::debug!("gossip has stopped during a dial");
