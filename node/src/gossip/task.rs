@@ -31,7 +31,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -43,6 +43,8 @@ const BATCH: usize = 256;
 const PENDING: usize = 64;
 /// Evidence that may wait for one who follows it; a slower reader is told how much it missed.
 const EVIDENCE_QUEUE: usize = 1024;
+/// Pause between warnings of frames that were refused.
+const WARNING_PAUSE: Duration = Duration::from_secs(1);
 /// Streams kept with one peer: one each way when both dial at once.
 const LINKS_PER_PEER: usize = 3;
 
@@ -109,6 +111,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         taking_bundle: false,
         bundle_refused: None,
         repair_at: Instant::now(),
+        warned_at: None,
         evidence: broadcast::Sender::new(EVIDENCE_QUEUE),
         metrics,
         setup,
@@ -153,6 +156,8 @@ pub(super) struct Task {
     /// Why the last one was refused, if it was.
     bundle_refused: Option<String>,
     repair_at: Instant,
+    /// When a frame that was refused was warned of last.
+    warned_at: Option<Moment>,
     /// To those who follow what happens to members.
     evidence: broadcast::Sender<Arc<Evidence>>,
     metrics: GossipMetrics,
@@ -260,7 +265,14 @@ impl Task {
             Command::Received { peer, message, .. } => {
                 if let Err(error) = self.engine.receive(now, unix_ms(), &peer, message) {
                     self.metrics.refused(error.reason());
-                    tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
+                    // All are counted; a peer that sends many must not fill the log.
+                    let warned = self.warned_at.filter(|at| now.since(*at) < WARNING_PAUSE);
+                    if warned.is_some() {
+                        tracing::debug!(peer.id = %peer, %error, "gossip frame refused");
+                    } else {
+                        self.warned_at = Some(now);
+                        tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
+                    }
                 }
             }
             Command::Unlinked { peer, id, broke } => self.unlinked(&peer, id, broke),
