@@ -1,7 +1,7 @@
 #!/bin/sh
 # Feeds what reads the bytes of other nodes with mutated inputs for a while: frames and their envelope, messages, packets
 # of the failure detector, owners' states, segments of revocations. A failure is kept as a file under
-# node/core/fuzz/failures; exits non-zero if there was one. Not part of `cargo test`.
+# node/core/fuzz/failures; exits non-zero if there was one. Not part of `cargo test`; part of `.ci/run`, for a short while.
 #
 # Arguments: SECONDS in all (default 10), then any of the program's: --seed N, --target NAME, --input FILE, --make-corpus
 set -eu

@@ -5,17 +5,10 @@ mod support;
 use p2p_node::identity::{JoinToken, UnixTime, verify};
 use p2p_proto::v1::{
     CreateJoinTokenRequest, EvictRequest, MemberState, cluster_service_client::ClusterServiceClient,
-    enrollment_service_client::EnrollmentServiceClient,
 };
 use std::fs;
 use support::{Binary, Certificates, Client, NodeConfig, TestNode};
-use tonic::{Code, Status};
-
-/// Makes a join token at the coordinator that `admin` is connected to.
-async fn token(admin: &Client, request: CreateJoinTokenRequest) -> Result<String, Status> {
-    let mut client = EnrollmentServiceClient::new(admin.channel.clone());
-    client.create_join_token(request).await.map(|answer| answer.into_inner().token)
-}
+use tonic::Code;
 
 fn for_a_coordinator() -> CreateJoinTokenRequest {
     CreateJoinTokenRequest { role: "coordinator".to_owned(), ..Default::default() }
@@ -25,7 +18,7 @@ fn for_a_coordinator() -> CreateJoinTokenRequest {
 async fn join(certificates: &Certificates, admin: &Client, name: &str, role: &str) -> TestNode {
     let request = CreateJoinTokenRequest { role: role.to_owned(), ..Default::default() };
     let file = certificates.path(&format!("{name}.token"));
-    fs::write(&file, token(admin, request).await.expect("a token")).expect("written");
+    fs::write(&file, admin.join_token(request).await.expect("a token")).expect("written");
     TestNode::start(Binary::Node, NodeConfig::joining(name, &file)).await
 }
 
@@ -38,7 +31,7 @@ async fn a_second_coordinator_joins_and_both_enrol_workers() {
     let second = certificates.client(&c2, "admin").await;
     second.awaits_state("c1", MemberState::Alive).await;
 
-    let refused = token(&second, for_a_coordinator()).await.expect_err("refused");
+    let refused = second.join_token(for_a_coordinator()).await.expect_err("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("c2 cannot take in coordinators: this is the own CA of"), "{refused}");
 
@@ -60,7 +53,7 @@ async fn a_second_coordinator_joins_and_both_enrol_workers() {
     let trusted = fs::read_to_string(w2.file("ca_cert.pem")).expect("roots");
     assert_eq!(trusted, fs::read_to_string(w1.file("ca_cert.pem")).expect("roots"), "both trust the root");
     let pins = async |admin: &Client| {
-        let text = token(admin, CreateJoinTokenRequest::default()).await.expect("a token");
+        let text = admin.join_token(CreateJoinTokenRequest::default()).await.expect("a token");
         text.parse::<JoinToken>().expect("a token").pins
     };
     assert_eq!(pins(&first).await, pins(&second).await);
@@ -87,7 +80,8 @@ async fn a_second_coordinator_joins_and_both_enrol_workers() {
     assert_eq!((receipt.enforced, receipt.nodes), (2, 2), "c1 and w1: {:?}", receipt.missing);
     let stranger = certificates.client(&w1, "admin").await;
     stranger.awaits_state("w2", MemberState::Down).await;
-    let token = token(&first, CreateJoinTokenRequest { replace: true, ..CreateJoinTokenRequest::default() });
+    let token =
+        first.join_token(CreateJoinTokenRequest { replace: true, ..CreateJoinTokenRequest::default() });
     assert!(token.await.is_ok(), "w2 can be taken in again");
 }
 
@@ -109,7 +103,7 @@ async fn a_token_of_the_wrong_role_ends_the_start_with_one_sentence() {
             "for a coordinator, and this node is a worker (coordinator_mode: false); make one with --role worker",
         ),
     ] {
-        fs::write(&file, token(&admin, request).await.expect("a token")).expect("written");
+        fs::write(&file, admin.join_token(request).await.expect("a token")).expect("written");
         let outcome = TestNode::run(&NodeConfig::joining(name, &file)).await;
         assert_eq!(outcome.code, Some(1));
         assert!(outcome.log.contains(says), "{}", outcome.log);

@@ -3,47 +3,20 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use p2p_proto::v1::{
-    IssueTokenRequest, RevocationInfo, RevokeSubject, RevokeTokenRequest, VerifyTokenRequest,
-    auth_service_client::AuthServiceClient, revoke_token_request::What,
-};
+use p2p_proto::v1::{RevokeSubject, revoke_token_request::What};
 use std::time::{Duration, Instant};
 use support::{
-    Binary, Client, Cluster, PATIENCE, error_details, eventually,
+    Binary, Client, Cluster, PATIENCE, error_details,
     greeter::{HelloReply, HelloRequest, RepeatRequest},
 };
 use tonic::{Code, Request, Status, Streaming};
 
 async fn issue(admin: &Client, subject: &str) -> String {
-    let scope = vec!["demo.v1.Greeter/*".to_owned()];
-    let request = IssueTokenRequest { subject: subject.to_owned(), scope, ttl_seconds: 600 };
-    let answer = AuthServiceClient::new(admin.channel.clone()).issue_token(request).await;
-    answer.expect("issued").into_inner().token
-}
-
-async fn revoke(client: &Client, what: What) -> Result<RevocationInfo, Status> {
-    let request = RevokeTokenRequest { what: Some(what) };
-    let answer = AuthServiceClient::new(client.channel.clone()).revoke_token(request).await?;
-    Ok(answer.into_inner().revocation.expect("what was revoked"))
+    admin.issue(subject, &["demo.v1.Greeter/*"]).await.expect("issued")
 }
 
 fn by_subject(subject: &str) -> What {
     What::Subject(RevokeSubject { subject: subject.to_owned(), before: 0 })
-}
-
-/// Why the node refuses the token; empty if it accepts it.
-async fn verdict(client: &Client, token: &str) -> Result<String, String> {
-    let request = VerifyTokenRequest { token: token.to_owned() };
-    let answer = AuthServiceClient::new(client.channel.clone()).verify_token(request).await;
-    answer.map(|answer| answer.into_inner().reason).map_err(|status| status.to_string())
-}
-
-async fn awaits_verdict(client: &Client, token: &str, expected: &str) {
-    eventually(&format!("the verdict {expected:?}"), async || match verdict(client, token).await? {
-        reason if reason == expected => Ok(()),
-        reason => Err(format!("{reason:?}")),
-    })
-    .await;
 }
 
 fn with_token<T>(message: T, token: &str) -> Request<T> {
@@ -72,8 +45,8 @@ async fn a_revoked_token_is_refused_everywhere_within_a_second_and_its_streams_e
     let mut strangers = Vec::new();
     for node in cluster.nodes() {
         let stranger = cluster.certificates.stranger(node).await;
-        awaits_verdict(&stranger, &leaked, "").await;
-        awaits_verdict(&stranger, &other, "").await;
+        stranger.awaits_verdict(&leaked, "").await;
+        stranger.awaits_verdict(&other, "").await;
         strangers.push(stranger);
     }
     // Two clients of the worker, one hop from the greeter.
@@ -83,10 +56,10 @@ async fn a_revoked_token_is_refused_everywhere_within_a_second_and_its_streams_e
     let mut kept = stream(&owner, &other).await;
 
     let started = Instant::now();
-    let info = revoke(&admin, What::Token(leaked.clone())).await.expect("revoked");
+    let info = admin.revoke(What::Token(leaked.clone())).await.expect("revoked");
     assert_eq!(info.kind, "token");
     for stranger in &strangers {
-        awaits_verdict(stranger, &leaked, "revoked").await;
+        stranger.awaits_verdict(&leaked, "revoked").await;
     }
     // Far beyond what it takes; a second is measured elsewhere.
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -99,15 +72,15 @@ async fn a_revoked_token_is_refused_everywhere_within_a_second_and_its_streams_e
     assert_eq!(hello(&owner, &other).await.expect("served").node, "g1");
 
     // All of the subject, and what is issued for it afterwards is good again.
-    let info = revoke(&admin, by_subject("ci")).await.expect("revoked");
+    let info = admin.revoke(by_subject("ci")).await.expect("revoked");
     assert!(info.kind == "subject" && info.before.is_some());
     for stranger in &strangers {
-        awaits_verdict(stranger, &other, "revoked").await;
+        stranger.awaits_verdict(&other, "revoked").await;
     }
     let fresh = issue(&admin, "ci").await;
-    awaits_verdict(&strangers[1], &fresh, "").await;
+    strangers[1].awaits_verdict(&fresh, "").await;
     let unrelated = issue(&admin, "deploy").await;
-    awaits_verdict(&strangers[2], &unrelated, "").await;
+    strangers[2].awaits_verdict(&unrelated, "").await;
 }
 
 /// Reads a stream to its end, which is told.
@@ -128,8 +101,8 @@ async fn the_streams_that_a_node_passed_on_end_with_their_token() {
     let admin = cluster.admin(&cluster.c1).await;
     let tokens = [issue(&admin, "ci").await, issue(&admin, "ci").await];
     let entry = cluster.certificates.client(&cluster.g1, "w1").await;
-    awaits_verdict(&entry, &tokens[0], "").await;
-    awaits_verdict(&entry, &tokens[1], "").await;
+    entry.awaits_verdict(&tokens[0], "").await;
+    entry.awaits_verdict(&tokens[1], "").await;
     let passed_on = async |token: &str, pause_ms: u32| {
         let request = RepeatRequest { name: "x".into(), count: 1_000_000, pause_ms };
         let mut request = with_token(request, token);
@@ -141,7 +114,7 @@ async fn the_streams_that_a_node_passed_on_end_with_their_token() {
     let (slow, pouring) = (passed_on(&tokens[0], 20).await, passed_on(&tokens[0], 0).await);
     let mut kept = passed_on(&tokens[1], 20).await;
     let (slow, pouring) = (tokio::spawn(end(slow)), tokio::spawn(end(pouring)));
-    revoke(&admin, What::Token(tokens[0].clone())).await.expect("revoked");
+    admin.revoke(What::Token(tokens[0].clone())).await.expect("revoked");
     for stream in [pouring, slow] {
         let ended = tokio::time::timeout(PATIENCE, stream).await.expect("it ends").expect("read");
         assert_eq!(ended, "Unauthenticated: the access token is revoked");
@@ -155,9 +128,9 @@ async fn a_revocation_survives_the_end_of_every_node_right_after_it_was_acknowle
     let admin = cluster.admin(&cluster.c1).await;
     let token = issue(&admin, "ci").await;
     for node in cluster.nodes() {
-        awaits_verdict(&cluster.certificates.stranger(node).await, &token, "").await;
+        cluster.certificates.stranger(node).await.awaits_verdict(&token, "").await;
     }
-    revoke(&admin, What::Token(token.clone())).await.expect("revoked");
+    admin.revoke(What::Token(token.clone())).await.expect("revoked");
     for node in cluster.nodes() {
         node.signal(rustix::process::Signal::KILL);
     }
@@ -171,8 +144,8 @@ async fn a_revocation_survives_the_end_of_every_node_right_after_it_was_acknowle
     let w1 = w1.start_again(Binary::Node).await;
     // The coordinator from its disk, the worker from either.
     let at_c1 = certificates.stranger(&c1).await;
-    assert_eq!(verdict(&at_c1, &token).await.as_deref(), Ok("revoked"), "before the first question");
-    awaits_verdict(&certificates.stranger(&w1).await, &token, "revoked").await;
+    assert_eq!(at_c1.verdict(&token).await.as_deref(), Ok("revoked"), "before the first question");
+    certificates.stranger(&w1).await.awaits_verdict(&token, "revoked").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,15 +154,15 @@ async fn who_may_not_revoke_is_told_so_and_nonsense_changes_nothing() {
     let admin = cluster.admin(&cluster.c1).await;
     let token = issue(&admin, "ci").await;
     let worker = cluster.certificates.client(&cluster.c1, "w1").await;
-    let refused = revoke(&worker, by_subject("ci")).await.expect_err("a worker");
+    let refused = worker.revoke(by_subject("ci")).await.expect_err("a worker");
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     let stranger = cluster.certificates.stranger(&cluster.c1).await;
     assert_eq!(
-        revoke(&stranger, by_subject("ci")).await.expect_err("a stranger").code(),
+        stranger.revoke(by_subject("ci")).await.expect_err("a stranger").code(),
         Code::Unauthenticated
     );
     let elsewhere = cluster.admin(&cluster.w1).await;
-    let refused = revoke(&elsewhere, by_subject("ci")).await.expect_err("at a worker");
+    let refused = elsewhere.revoke(by_subject("ci")).await.expect_err("at a worker");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     let info = error_details(&refused).error_info().cloned().expect("an ErrorInfo");
     assert_eq!(info.reason, "NOT_COORDINATOR");
@@ -203,11 +176,11 @@ async fn who_may_not_revoke_is_told_so_and_nonsense_changes_nothing() {
         by_subject("spiffe://test/admin/admin"),
         What::Subject(RevokeSubject { subject: "ci".to_owned(), before: far }),
     ] {
-        let refused = revoke(&admin, what.clone()).await.expect_err("nonsense");
+        let refused = admin.revoke(what.clone()).await.expect_err("nonsense");
         assert_eq!(refused.code(), Code::InvalidArgument, "{what:?}: {refused}");
     }
-    awaits_verdict(&admin, &token, "").await;
-    revoke(&admin, What::Token(token.clone())).await.expect("revoked");
-    let again = revoke(&admin, What::Token(token)).await.expect_err("already");
+    admin.awaits_verdict(&token, "").await;
+    admin.revoke(What::Token(token.clone())).await.expect("revoked");
+    let again = admin.revoke(What::Token(token)).await.expect_err("already");
     assert_eq!(again.code(), Code::FailedPrecondition, "{again}");
 }

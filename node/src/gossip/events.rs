@@ -21,8 +21,11 @@ pub(super) fn log(event: &Event) {
                 }
             }
         }
-        Event::Refused { from, refusal } => {
+        Event::Refused { from, refusal, again: false } => {
             tracing::warn!(peer.id = %from, error = %refusal, "records refused");
+        }
+        Event::Refused { from, refusal, again: true } => {
+            tracing::debug!(peer.id = %from, error = %refusal, "records refused again");
         }
         Event::RevocationsRefused { from, refusal } => {
             tracing::warn!(peer.id = %from, error = %refusal, "revocations refused");

@@ -3,7 +3,7 @@
 use super::metrics::{FrameSize, kind_word};
 use bytes::Bytes;
 use p2p_core::{
-    gossip,
+    gossip::{self, MessageError},
     wire::{self, EnvelopeError},
 };
 use p2p_proto::v1::{GossipFrame, GossipMessage, gossip_message::Kind};
@@ -34,7 +34,7 @@ pub(super) enum Unreadable {
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     #[error(transparent)]
-    Message(#[from] prost::DecodeError),
+    Message(#[from] MessageError),
 }
 
 impl Unreadable {
@@ -42,7 +42,7 @@ impl Unreadable {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Envelope(error) => error.reason(),
-            Self::Message(_) => "malformed",
+            Self::Message(error) => error.reason(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The handle to a node's gossip, and what it tells the task.
 
 use super::{
+    inbox::{self, Inbox},
     link::{self, Accepted, Introduction, Link, LinkError},
-    metrics::GossipMetrics,
     revoke::{Answer, Enforced, Revoke},
 };
 use crate::{
@@ -18,7 +18,7 @@ use p2p_core::{
 use p2p_proto::v1::{GossipFrame, RevocationSegment, RevocationSegments, gossip_message::Kind};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::StreamExt as _;
 use tonic::Streaming;
 
 /// What the task is told.
@@ -34,6 +34,8 @@ pub(super) enum Command {
     Received {
         peer: NodeId,
         message: Kind,
+        /// What it takes of the room for all messages.
+        _room: inbox::Room,
     },
     /// A message of a kind that only newer releases know.
     ReceivedUnknown,
@@ -109,7 +111,7 @@ pub struct Gossip {
     pub(super) view: watch::Receiver<Arc<View>>,
     pub(super) own: watch::Receiver<Identity>,
     pub(super) cluster: ClusterId,
-    pub(super) metrics: GossipMetrics,
+    pub(super) inbox: Inbox,
     pub(super) pool: Arc<PeerPool>,
 }
 
@@ -148,14 +150,13 @@ impl Gossip {
             let known = self.view.borrow().members.get(&peer).map(|member| member.epoch);
             introduction(&self.cluster, &self.own.borrow(), known)
         };
-        let accepted =
-            link::accept(peer, frames, introduction, self.commands.clone(), self.metrics.clone()).await;
+        let accepted = link::accept(peer, frames, introduction, self.inbox.clone()).await;
         let (link, answer) = accepted.inspect_err(|error| {
             tracing::warn!(%error, "gossip stream refused");
-            self.metrics.refused("hello");
+            self.inbox.metrics.refused("hello");
         })?;
         self.commands.send(Command::Linked(link)).await.map_err(|_| LinkError::Stopped)?;
-        Ok(ReceiverStream::new(answer).map(Ok))
+        Ok(answer.map(Ok))
     }
 
     /// Publishes what this node is and serves.

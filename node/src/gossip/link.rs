@@ -3,7 +3,9 @@
 use super::{
     frame::{self, Outgoing},
     handle::Command,
+    inbox::Inbox,
     metrics::{FrameSize, GossipMetrics, kind_word},
+    outbox::{Outbox, Outflow, outbox},
 };
 use crate::{identity::schedule, peer::PeerConnection};
 use p2p_core::{
@@ -17,14 +19,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-use tokio::sync::mpsc;
-use tokio_stream::{adapters::Map, wrappers::ReceiverStream};
+use tokio::sync::oneshot;
+use tokio_stream::adapters::Map;
 use tonic::{Status, Streaming};
 
 /// Longest wait for the other side's hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Frames that may wait for one peer; more are dropped, and repaired by anti-entropy.
-const QUEUE: usize = 512;
+/// How long a stream is still read that this side has let go: the peer ends it, too, when it hears of that.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Why a gossip stream did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -77,13 +79,15 @@ impl LinkError {
 pub(super) struct Link {
     pub(super) id: u64,
     pub(super) peer: Peer,
-    pub(super) frames: mpsc::Sender<GossipFrame>,
+    pub(super) frames: Outbox,
     /// Whether this side opened it, and so closes it when it is idle.
     pub(super) dialled: bool,
+    /// Dropped with the link: its reader then ends.
+    _held: oneshot::Sender<()>,
 }
 
 /// What the other side of an accepted stream is sent.
-pub type Accepted = Map<ReceiverStream<GossipFrame>, fn(GossipFrame) -> Result<GossipFrame, Status>>;
+pub type Accepted = Map<Outflow, fn(GossipFrame) -> Result<GossipFrame, Status>>;
 
 /// Who this side is, for a hello.
 pub(super) struct Introduction {
@@ -143,8 +147,7 @@ async fn read_hello(
 pub(super) async fn open(
     connection: PeerConnection,
     introduction: Introduction,
-    commands: mpsc::Sender<Command>,
-    metrics: GossipMetrics,
+    inbox: Inbox,
 ) -> Result<Link, LinkError> {
     let peer = connection.node.clone();
     let held = connection.clone();
@@ -153,9 +156,8 @@ pub(super) async fn open(
         Some(why) => LinkError::Broken { peer: peer.clone(), why: why.to_owned() },
         None => LinkError::Stream { peer: peer.clone(), status },
     };
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let hello = hello_frame(introduction.hello, &metrics);
-    if sender.send(hello).await.is_err() {
+    let (frames_out, flow) = outbox();
+    if !frames_out.send(hello_frame(introduction.hello, &inbox.metrics)) {
         return Err(LinkError::Stopped);
     }
     let origin =
@@ -163,15 +165,13 @@ pub(super) async fn open(
     let origin = origin.build().map_err(|error| stream_error(Status::internal(error.to_string())))?;
     let mut client =
         GossipServiceClient::with_origin(connection, origin).max_decoding_message_size(MAX_FRAME);
-    let answer = tokio::time::timeout(HELLO_TIMEOUT, client.exchange(ReceiverStream::new(receiver)))
+    let answer = tokio::time::timeout(HELLO_TIMEOUT, client.exchange(flow))
         .await
         .map_err(|_elapsed| LinkError::NoHello { peer: peer.clone() })?;
     let mut frames = answer.map_err(stream_error)?.into_inner();
-    let hello = read_hello(&peer, &mut frames, &metrics).await?;
+    let hello = read_hello(&peer, &mut frames, &inbox.metrics).await?;
     let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(read(id, peer, frames, commands, metrics, Some(held)));
-    Ok(Link { id, peer: agreed, frames: sender, dialled: true })
+    Ok(link(agreed, frames, frames_out, inbox, Some(held)))
 }
 
 /// Takes a stream that `peer` opened: reads its hello, answers it, and leaves its frames to `commands`.
@@ -179,18 +179,29 @@ pub(super) async fn accept(
     peer: NodeId,
     mut frames: Streaming<GossipFrame>,
     introduction: Introduction,
-    commands: mpsc::Sender<Command>,
-    metrics: GossipMetrics,
-) -> Result<(Link, mpsc::Receiver<GossipFrame>), LinkError> {
-    let hello = read_hello(&peer, &mut frames, &metrics).await?;
+    inbox: Inbox,
+) -> Result<(Link, Outflow), LinkError> {
+    let hello = read_hello(&peer, &mut frames, &inbox.metrics).await?;
     let agreed = gossip::negotiate(&introduction.cluster, &introduction.own, &peer, &hello)?;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    if sender.send(hello_frame(introduction.hello, &metrics)).await.is_err() {
+    let (frames_out, flow) = outbox();
+    if !frames_out.send(hello_frame(introduction.hello, &inbox.metrics)) {
         return Err(LinkError::Stopped);
     }
+    Ok((link(agreed, frames, frames_out, inbox, None), flow))
+}
+
+fn link(
+    peer: Peer,
+    frames_in: Streaming<GossipFrame>,
+    frames: Outbox,
+    inbox: Inbox,
+    dialled: Option<PeerConnection>,
+) -> Link {
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(read(id, peer, frames, commands, metrics, None));
-    Ok((Link { id, peer: agreed, frames: sender, dialled: false }, receiver))
+    let (held, let_go) = oneshot::channel();
+    let is_dialled = dialled.is_some();
+    tokio::spawn(read(id, peer.identity.node.clone(), frames_in, inbox, dialled, let_go));
+    Link { id, peer, frames, dialled: is_dialled, _held: held }
 }
 
 /// Reads frames until the stream ends. A frame that does not decode ends it: the peer is broken. So does the end
@@ -200,10 +211,17 @@ async fn read(
     id: u64,
     peer: NodeId,
     mut frames: Streaming<GossipFrame>,
-    commands: mpsc::Sender<Command>,
-    metrics: GossipMetrics,
+    inbox: Inbox,
     dialled: Option<PeerConnection>,
+    let_go: oneshot::Receiver<()>,
 ) {
+    let Inbox { commands, metrics, .. } = &inbox;
+    let allowance = inbox.allowance(&peer);
+    let mut abandoned = pin!(async {
+        // An error: nothing is ever sent.
+        let_go.await.ok();
+        tokio::time::sleep(LINGER).await;
+    });
     let mut expired = pin!(async {
         match &dialled {
             Some(connection) => schedule::reached(connection.expires).await,
@@ -214,6 +232,7 @@ async fn read(
         let read = tokio::select! {
             read = frames.message() => read,
             () = &mut expired => break true,
+            () = &mut abandoned => break true,
         };
         let frame = match read {
             Ok(Some(frame)) => frame,
@@ -223,6 +242,7 @@ async fn read(
                 break true;
             }
         };
+        let Some(room) = inbox.room(&peer, &allowance, &frame).await else { return };
         let (message, size) = match frame::read(frame) {
             Ok(read) => read,
             Err(error) => {
@@ -233,7 +253,7 @@ async fn read(
         };
         metrics.frame("received", message.as_ref().map_or("unknown", kind_word), &size);
         let command = match message {
-            Some(message) => Command::Received { peer: peer.clone(), message },
+            Some(message) => Command::Received { peer: peer.clone(), message, _room: room },
             None => Command::ReceivedUnknown,
         };
         if commands.send(command).await.is_err() {

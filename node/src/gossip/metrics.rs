@@ -42,6 +42,7 @@ pub(super) struct GossipMetrics {
     interval: Gauge<f64, AtomicU64>,
     load: Gauge<f64, AtomicU64>,
     pub(super) dropped: Counter,
+    pub(super) slowed: Counter,
     pub(super) links: Gauge,
     refused: Family<ReasonLabels, Counter>,
     renewals: Counter,
@@ -67,9 +68,11 @@ const KINDS: [&str; 10] = [
 const ENCODINGS: [&str; 2] = [PLAIN, LZ4];
 const PLAIN: &str = "plain";
 const LZ4: &str = "lz4";
-const REFUSALS: [&str; 20] = [
+const REFUSALS: [&str; 22] = [
     "hello",
     "frame",
+    "flood",
+    "stalled",
     "malformed",
     "envelope",
     "bomb",
@@ -169,6 +172,11 @@ impl GossipMetrics {
             "gossip_dropped_frames",
             "Frames not sent because a queue was full",
             metrics.dropped.clone(),
+        );
+        registry.register(
+            "gossip_slowed_frames",
+            "Frames read later because their peer sends more than its share",
+            metrics.slowed.clone(),
         );
         registry.register("gossip_links", "Open gossip streams", metrics.links.clone());
         registry.register("gossip_refused", "Frames and states refused by reason", metrics.refused.clone());

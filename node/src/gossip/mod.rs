@@ -5,6 +5,7 @@
 //! | `handle` | what other parts hold: view, publish, leave, accepted streams |
 //! | `task` | the loop: commands and time in, effects out |
 //! | `link` | one gossip stream: hello, then frames both ways |
+//! | `inbox` `outbox` | how much is taken in of each peer and of all; how much may wait for one |
 //! | `frame` | one message on its way: encoded, compressed for peers that read that |
 //! | `revoke` `receipt` | revocations: signed, kept, enforced; evictions confirmed by every member |
 //! | `keyring` | signing and verifying for the engine, with this node's identity |
@@ -20,9 +21,11 @@
 mod events;
 mod frame;
 mod handle;
+mod inbox;
 mod keyring;
 mod link;
 mod metrics;
+mod outbox;
 mod receipt;
 mod revoke;
 mod task;

@@ -7,6 +7,7 @@ use super::{
     events::log,
     frame::Outgoing,
     handle::{BundleTaken, Command, Gossip},
+    inbox::Inbox,
     keyring::NodeKeyring,
     metrics::GossipMetrics,
     revoke::{Batches, Revoking},
@@ -42,6 +43,8 @@ const VIEW_PAUSE: Duration = Duration::from_millis(20);
 const BATCH: usize = COMMANDS;
 /// Evidence that may wait for one who follows it; a slower reader is told how much it missed.
 const EVIDENCE_QUEUE: usize = 1024;
+/// Pause between warnings of frames that were refused.
+const WARNING_PAUSE: Duration = Duration::from_secs(1);
 
 /// What gossip needs to start.
 #[derive(Debug)]
@@ -81,7 +84,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         view,
         own,
         cluster: setup.cluster.clone(),
-        metrics: metrics.clone(),
+        inbox: Inbox::new(commands.clone(), metrics.clone()),
         pool: setup.pool.clone(),
     };
     let config = EngineConfig { cluster: setup.cluster.clone(), interval: setup.interval };
@@ -92,6 +95,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         engine,
         start: Instant::now(),
         commands,
+        inbox: gossip.inbox.clone(),
         view: view_sender,
         own: own_sender,
         links: HashMap::new(),
@@ -106,6 +110,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         taking_bundle: false,
         bundle_refused: None,
         repair_at: Instant::now(),
+        warned_at: None,
         evidence: broadcast::Sender::new(EVIDENCE_QUEUE),
         metrics,
         setup,
@@ -125,6 +130,7 @@ pub(super) struct Task {
     start: Instant,
     pub(super) setup: GossipSetup,
     pub(super) commands: mpsc::Sender<Command>,
+    inbox: Inbox,
     view: watch::Sender<Arc<View>>,
     own: watch::Sender<Identity>,
     links: HashMap<NodeId, PeerLinks>,
@@ -145,6 +151,8 @@ pub(super) struct Task {
     /// Why the last one was refused, if it was.
     bundle_refused: Option<String>,
     repair_at: Instant,
+    /// When a frame that was refused was warned of last.
+    warned_at: Option<Moment>,
     /// To those who follow what happens to members.
     evidence: broadcast::Sender<Arc<Evidence>>,
     metrics: GossipMetrics,
@@ -256,15 +264,22 @@ impl Task {
             Command::SeedsDone => self.seeds_running = false,
             Command::BundleTaken(taken) => self.bundle_taken(&taken),
             Command::ReceivedUnknown => self.engine.received_elsewhere(),
-            Command::Received { peer, message: Kind::TrustBundle(bundle) } => {
+            Command::Received { peer, message: Kind::TrustBundle(bundle), .. } => {
                 self.engine.received_elsewhere();
                 self.bundle_received(peer, bundle);
             }
-            Command::Received { peer, message } => {
+            Command::Received { peer, message, .. } => {
                 self.heard(&peer);
                 if let Err(error) = self.engine.receive(now, unix_ms(), &peer, message) {
-                    self.metrics.refused("frame");
-                    tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
+                    self.metrics.refused(error.reason());
+                    // All are counted; a peer that sends many must not fill the log.
+                    let warned = self.warned_at.filter(|at| now.since(*at) < WARNING_PAUSE);
+                    if warned.is_some() {
+                        tracing::debug!(peer.id = %peer, %error, "gossip frame refused");
+                    } else {
+                        self.warned_at = Some(now);
+                        tracing::warn!(peer.id = %peer, %error, "gossip frame refused");
+                    }
                 }
             }
             Command::Unlinked { peer, id, broke } => self.unlinked(&peer, id, broke),

@@ -68,6 +68,13 @@ impl Live {
         self.len() == 0
     }
 
+    /// Closes those of one node, with all that is under way on them.
+    pub fn close_of(&self, node: &NodeId) {
+        for entry in locked(&self.entries).values().filter(|entry| entry.principal.node() == Some(node)) {
+            entry.closed.cancel();
+        }
+    }
+
     /// Closes those of which a node is `banned`, as the holder of the certificate or as who vouches for it, or a token `revoked`.
     /// Returns how many.
     pub(super) fn close_if(

@@ -144,6 +144,10 @@ async fn two_clusters_do_not_join_whatever_the_reason() {
         let mut stranger = TestNode::start(Binary::Node, config).await;
         let line = stranger.logs("seed not reached").await;
         assert!(line.contains(sentence), "{line}");
+        let trusted = std::fs::read_to_string(ca).expect("a file of the test");
+        let other = Client::connect(stranger.address, &trusted, Some(certificates.pair(name))).await;
+        other.awaits_sample("p2p_peer_dials_total{result=\"tls\"}", 1.0).await;
+        assert_eq!(other.members().await.expect("a list").len(), 1, "{name} takes no member either");
     }
     assert_eq!(observer.members().await.expect("a list").len(), 1);
 }

@@ -4,7 +4,9 @@ use super::gossip::{Liar, framed, refused, states};
 use crate::support::{Binary, Certificates, TestNode, sample};
 use bytes::Bytes;
 use p2p_core::wire::{MAX_FRAME, seal};
-use p2p_proto::v1::{GossipFrame, GossipMessage, MemberState, StatesRequest, gossip_message::Kind};
+use p2p_proto::v1::{
+    GossipFrame, GossipMessage, MemberState, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind,
+};
 use prost::Message as _;
 
 /// A frame with `block` as what it holds and `said` as how long that is said to be.
@@ -17,6 +19,12 @@ fn compressed(block: Vec<u8>, said: usize) -> GossipFrame {
 fn bomb(length: usize) -> Vec<u8> {
     // One literal, and a match one byte back that goes on and on; then the five literals that end a block.
     [&b"\x1fa\x01\x00"[..], &vec![255; length], b"\x00\x50bytes"].concat()
+}
+
+/// Two million states with nothing in them, which compress to 16 KiB.
+fn nothings() -> Vec<u8> {
+    let states = vec![OwnerState::default(); MAX_FRAME / 2 - 8];
+    GossipMessage { kind: Some(Kind::States(OwnerStates { states, answer: false })) }.encode_to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +52,8 @@ async fn a_bomb_or_a_lying_length_ends_the_stream_and_nothing_else() {
         (compressed(b"\x10a\xff\xff\x00".to_vec(), 5), "lz4", 2.0),
         // As large as may be, all of it as it was said; but no message.
         (seal(vec![0xff; MAX_FRAME].into(), Some(0)), "malformed", 1.0),
+        // As it says, and a message; but made to take 50 times its length in memory.
+        (seal(nothings().into(), Some(0)), "bomb", 3.0),
     ];
     for (frame, reason, count) in lies {
         let (sender, mut answers) = liar.gossip(&node, vec![liar.hello()]).await.expect("a stream");
@@ -53,7 +63,7 @@ async fn a_bomb_or_a_lying_length_ends_the_stream_and_nothing_else() {
         while let Ok(Some(_)) = answers.message().await {}
     }
     node.logs("16777216 bytes, at most 4194304 are taken").await;
-    assert_eq!(sample(&observer.metrics().await, &refused("bomb")), Some(2.0));
+    assert_eq!(sample(&observer.metrics().await, &refused("bomb")), Some(3.0));
 
     // The cluster goes on, also with the liar, once it tells the truth: compressed, though nobody asked for it.
     let truth = liar.state_of("w9");

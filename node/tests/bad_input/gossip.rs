@@ -87,7 +87,7 @@ impl Liar {
         self.state_at(owner, Epoch((UnixTime::now().as_secs() + 60) * 1_000))
     }
 
-    fn state_at(&self, owner: &str, epoch: Epoch) -> OwnerState {
+    pub(super) fn state_at(&self, owner: &str, epoch: Epoch) -> OwnerState {
         let identity = self.store.current();
         let chain = identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect();
         let addresses = vec!["127.0.0.1:9".to_owned()];

@@ -7,10 +7,14 @@
 //! | `requests` | requests of those who may connect |
 //! | `gossip` | records that a node with a valid certificate must not get through |
 //! | `envelope` | compressed frames that lie about what they hold |
+//! | `flood` | nodes that send too much, read nothing, or say nothing |
+//! | `identity` | an id that two processes hold, and one whose state was set back |
 
 mod connections;
 mod envelope;
+mod flood;
 mod gossip;
+mod identity;
 mod requests;
 mod start;
 #[path = "../support/mod.rs"]

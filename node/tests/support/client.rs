@@ -6,10 +6,12 @@ use super::{
     state_of,
 };
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ListMethodsRequest, ListNodesRequest, MemberState, NodeInfo,
-    call_request::Payload, cluster_service_client::ClusterServiceClient,
-    registry_service_client::RegistryServiceClient, rpc_service_client::RpcServiceClient,
-    system_service_client::SystemServiceClient,
+    CallRequest, CallResponse, CreateJoinTokenRequest, IssueTokenRequest, ListMethodsRequest,
+    ListNodesRequest, MemberState, NodeInfo, RevocationInfo, RevokeTokenRequest, VerifyTokenRequest,
+    auth_service_client::AuthServiceClient, call_request::Payload,
+    cluster_service_client::ClusterServiceClient, enrollment_service_client::EnrollmentServiceClient,
+    registry_service_client::RegistryServiceClient, revoke_token_request::What,
+    rpc_service_client::RpcServiceClient, system_service_client::SystemServiceClient,
 };
 use std::{net::SocketAddr, time::Duration};
 use tonic::{
@@ -59,6 +61,42 @@ impl Client {
         let request = CallRequest { method: method.to_owned(), node: node.to_owned(), payload };
         let answer = RpcServiceClient::new(self.channel.clone()).call(request).await;
         answer.map(tonic::Response::into_inner)
+    }
+
+    /// Has an access token issued that lives for ten minutes.
+    pub async fn issue(&self, subject: &str, scope: &[&str]) -> Result<String, Status> {
+        let scope = scope.iter().map(|&glob| glob.to_owned()).collect();
+        let request = IssueTokenRequest { subject: subject.to_owned(), scope, ttl_seconds: 600 };
+        let answer = AuthServiceClient::new(self.channel.clone()).issue_token(request).await?;
+        Ok(answer.into_inner().token)
+    }
+
+    /// Why the node refuses an access token; empty if it accepts it.
+    pub async fn verdict(&self, token: &str) -> Result<String, String> {
+        let request = VerifyTokenRequest { token: token.to_owned() };
+        let answer = AuthServiceClient::new(self.channel.clone()).verify_token(request).await;
+        answer.map(|answer| answer.into_inner().reason).map_err(|status| status.to_string())
+    }
+
+    /// Waits until the node refuses an access token for the reason `expected`, or accepts it if that is empty.
+    pub async fn awaits_verdict(&self, token: &str, expected: &str) -> Duration {
+        eventually(&format!("the verdict {expected:?}"), async || match self.verdict(token).await? {
+            reason if reason == expected => Ok(()),
+            reason => Err(format!("{reason:?}")),
+        })
+        .await
+    }
+
+    pub async fn revoke(&self, what: What) -> Result<RevocationInfo, Status> {
+        let request = RevokeTokenRequest { what: Some(what) };
+        let answer = AuthServiceClient::new(self.channel.clone()).revoke_token(request).await?;
+        Ok(answer.into_inner().revocation.expect("what was revoked"))
+    }
+
+    /// Has a join token made.
+    pub async fn join_token(&self, request: CreateJoinTokenRequest) -> Result<String, Status> {
+        let mut client = EnrollmentServiceClient::new(self.channel.clone());
+        client.create_join_token(request).await.map(|answer| answer.into_inner().token)
     }
 
     pub async fn members(&self) -> Result<Vec<NodeInfo>, Status> {

@@ -32,14 +32,23 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(25);
 
 /// Asks until the answer is `Ok`; the last `Err` says what is still missing. Returns how long it took.
-pub async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> Result<(), String>) -> Duration {
+pub async fn eventually(what: &str, ask: impl AsyncFnMut() -> Result<(), String>) -> Duration {
+    within(PATIENCE, what, ask).await
+}
+
+/// The same for what may take another time than [`PATIENCE`].
+pub async fn within(
+    patience: Duration,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<(), String>,
+) -> Duration {
     let started = Instant::now();
     loop {
         let missing = match ask().await {
             Ok(()) => return started.elapsed(),
             Err(missing) => missing,
         };
-        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}: {missing}");
+        assert!(started.elapsed() < patience, "waited {patience:?} in vain for {what}: {missing}");
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -4,7 +4,7 @@ use super::PATIENCE;
 use std::{
     collections::BTreeMap,
     env, fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -50,12 +50,14 @@ impl Binary {
 pub struct NodeConfig {
     pub name: String,
     pub keys: BTreeMap<String, String>,
+    /// The network namespace to run in, and the address at which the test reaches it there.
+    pub host: Option<(String, IpAddr)>,
 }
 
 impl NodeConfig {
     /// The node `name` whose certificate is in `certificates`, on a free port of loopback.
     pub fn new(certificates: &Path, name: &str) -> Self {
-        let config = Self { name: name.to_owned(), keys: BTreeMap::new() };
+        let config = Self { name: name.to_owned(), keys: BTreeMap::new(), host: None };
         let role = if name.starts_with('c') { "true" } else { "false" };
         let file = |file: String| certificates.join(file).display().to_string();
         config
@@ -83,6 +85,12 @@ impl NodeConfig {
     /// Sets a key to a YAML value.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.keys.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Runs it in the network namespace `host`, where the test reaches it at `address`.
+    pub fn on(mut self, host: &str, address: IpAddr) -> Self {
+        self.host = Some((host.to_owned(), address));
         self
     }
 
@@ -128,6 +136,9 @@ impl TestNode {
         let line = node.logs("listening").await;
         let address = line.split_whitespace().find_map(|field| field.strip_prefix("address="));
         node.address = address.and_then(|text| text.parse().ok()).expect("the log names the address");
+        if let Some((_, address)) = node.config.host {
+            node.address.set_ip(address);
+        }
         node
     }
 
@@ -149,7 +160,7 @@ impl TestNode {
         let home = tempfile::tempdir().expect("a temporary directory");
         let file = home.path().join("node.yaml");
         fs::write(&file, yaml).expect("written");
-        let (child, log) = spawn_file(Binary::Node, &file, home.path());
+        let (child, log) = spawn_command(Command::new(Binary::Node.path()), &file, home.path());
         outcome(child, log).await
     }
 
@@ -202,11 +213,18 @@ fn spawn(binary: Binary, config: &NodeConfig, home: &Path) -> (Child, watch::Rec
     let mut config = config.clone();
     config.keys.entry("state_directory".to_owned()).or_insert(state);
     fs::write(&file, config.yaml()).expect("written");
-    spawn_file(binary, &file, home)
+    let command = match &config.host {
+        None => Command::new(binary.path()),
+        Some((host, _)) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{host}")).arg(binary.path());
+            command
+        }
+    };
+    spawn_command(command, &file, home)
 }
 
-fn spawn_file(binary: Binary, file: &Path, home: &Path) -> (Child, watch::Receiver<String>) {
-    let mut command = Command::new(binary.path());
+fn spawn_command(mut command: Command, file: &Path, home: &Path) -> (Child, watch::Receiver<String>) {
     let own_keys = env::vars_os().map(|(key, _)| key);
     for key in own_keys.filter(|key| key.to_string_lossy().starts_with("P2PNODE_")) {
         command.env_remove(key);

@@ -3,8 +3,8 @@
 use crate::cluster::{START_MS, at_ms, certificate, drain, engine, introduced};
 use p2p_core::wire;
 use p2p_proto::v1::{
-    GossipMessage, Hello, NodeEviction, Revocation, SubjectRevocation, TrustBundle, gossip_message::Kind,
-    revocation::What,
+    Accusation, GossipMessage, Hello, NodeEviction, Revocation, SubjectRevocation, TrustBundle,
+    gossip_message::Kind, revocation::What,
 };
 use prost::Message as _;
 use std::{collections::BTreeSet, fs, io, path::Path};
@@ -31,7 +31,9 @@ pub(crate) fn write(directory: &Path) -> io::Result<()> {
             | Kind::Digest(_)
             | Kind::StatesRequest(_)
             | Kind::RevocationPositions(_)
-            | Kind::TrustBundle(_) => {}
+            | Kind::TrustBundle(_)
+            | Kind::Accusation(_)
+            | Kind::MemberList(_) => {}
         }
     }
     let frames = [frames(None), frames(Some(16))].concat();
@@ -63,6 +65,7 @@ fn conversation() -> Vec<Kind> {
     let mut said = vec![
         Kind::Hello(Hello { features: vec!["lz4".to_owned()], ..Hello::default() }),
         Kind::TrustBundle(TrustBundle { body: vec![1; 40].into(), ..TrustBundle::default() }),
+        Kind::Accusation(Accusation { node_id: "n1".to_owned(), epoch: START_MS, ..Accusation::default() }),
     ];
     engines[0].connected(at_ms(0), &peers[0]);
     engines[1].connected(at_ms(0), &peers[1]);

@@ -1,6 +1,6 @@
 //! What members that were refused tell each other.
 
-use super::{Engine, FrameError};
+use super::{Engine, FrameError, patience::Accusing};
 use crate::{
     Epoch, Moment, NodeId,
     membership::{Accusation, Identity},
@@ -22,12 +22,20 @@ impl Engine {
     ) -> Result<(), FrameError> {
         let node: NodeId = message.node_id.parse()?;
         // Only a life that is known can be accused, at the address that is known.
-        if let Some(address) = self.address_of(&node)
-            && let Ok(incarnation) = u16::try_from(message.incarnation)
-        {
-            let (epoch, generation) = (Epoch(message.epoch), message.generation);
-            let life = Identity { node, epoch, generation, instance: message.instance, address };
-            self.membership.accused(now, peer, &Accusation { life, incarnation });
+        let known = self.membership.get(&node).map(|(life, _)| life.clone());
+        let (epoch, generation) = (Epoch(message.epoch), message.generation);
+        let named = |life: &Identity| {
+            *life == Identity { epoch, generation, instance: message.instance, ..life.clone() }
+        };
+        let (Some(life), Ok(incarnation)) = (known.filter(named), u16::try_from(message.incarnation)) else {
+            return Ok(());
+        };
+        match self.patience.accuses(now, peer, &node, self.membership.active_count()) {
+            Accusing::Heard => self.membership.accused(now, peer, &Accusation { life, incarnation }),
+            Accusing::Again => {}
+            Accusing::TooMany => {
+                return Err(FrameError::Flood { peer: peer.clone(), what: "accusations" });
+            }
         }
         Ok(())
     }

@@ -54,6 +54,8 @@ pub enum Event {
         from: NodeId,
         /// Why.
         refusal: Refusal,
+        /// Whether this very state was refused before: peers offer what they hold at each comparison.
+        again: bool,
     },
     /// Revocations were refused.
     RevocationsRefused {
@@ -101,7 +103,25 @@ pub enum FrameError {
     /// An accusation that names no node.
     #[error("an accusation of no node: {0}")]
     Accusation(#[from] InvalidId),
+    /// The peer sends nothing but what is refused, or speaks against everybody.
+    #[error("{peer} sends more {what} than this node listens to")]
+    Flood {
+        /// Who.
+        peer: NodeId,
+        /// Of what.
+        what: &'static str,
+    },
     /// A hello in the middle of a stream, or an empty frame.
     #[error("unexpected {0} in the middle of a gossip stream")]
     Unexpected(&'static str),
+}
+
+impl FrameError {
+    /// One word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Packet(_) | Self::Evicted(_) | Self::Accusation(_) | Self::Unexpected(_) => "frame",
+            Self::Flood { .. } => "flood",
+        }
+    }
 }

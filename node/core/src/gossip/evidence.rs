@@ -81,7 +81,8 @@ impl Engine {
     /// Keeps what failure detection has found since the last time.
     pub(super) fn keep_findings(&mut self, now: Moment, unix_ms: u64) {
         while let Some(finding) = self.membership.next_finding() {
-            if finding.node == self.own().node {
+            // Of an evicted member nothing more is to be said: it is shown as down until it is readmitted.
+            if finding.node == self.own().node || self.is_banned(&finding.node) {
                 continue;
             }
             let age = u64::try_from(now.since(finding.at).as_millis()).unwrap_or(u64::MAX);

@@ -19,7 +19,9 @@ mod interval;
 mod members;
 mod neighbours;
 mod own;
+mod patience;
 mod revoke;
+mod shape;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub use effect::{Effect, Event, FrameError};
 pub use evidence::{EVIDENCE_LIMIT, EVIDENCE_PER_MEMBER, Evidence};
 pub use hello::{HelloMismatch, PROTOCOL_MAX, PROTOCOL_MIN, Peer, hello, negotiate};
 pub use interval::IntervalSettings;
+pub use shape::{MessageError, decode};
 pub use view::{MemberView, View};
 
 use interval::AdaptiveInterval;
@@ -40,7 +43,7 @@ use crate::{
     record::{Keyring, OwnRecords, Store, Version},
     revocation::{Bans, Segments},
 };
-use p2p_proto::v1::{self, MemberState, gossip_message::Kind};
+use p2p_proto::v1::{MemberState, gossip_message::Kind};
 use rand::{
     SeedableRng,
     rngs::StdRng,
@@ -120,6 +123,9 @@ pub struct Engine {
     slowed_until: Moment,
     /// Highest epoch of this node that a peer's hello told.
     told_epoch: Option<Epoch>,
+    /// From when on a later life of this node is believed that nobody has proved.
+    believes_at: Moment,
+    patience: patience::Patience,
     renewals: u64,
     revocations: Segments,
     bans: Bans,
@@ -174,6 +180,8 @@ impl Engine {
             conflicts: VecDeque::new(),
             slowed_until: Moment::default(),
             told_epoch: None,
+            believes_at: Moment::default(),
+            patience: patience::Patience::default(),
             renewals: 0,
             effects: VecDeque::new(),
             events: VecDeque::new(),
@@ -298,7 +306,7 @@ impl Engine {
             Kind::Membership(packet) => self.membership.receive(now, unix_ms, peer, &packet)?,
             Kind::MemberList(part) => self.membership.take_list(now, unix_ms, peer, &part)?,
             Kind::Accusation(accusation) => self.receive_accusation(now, peer, &accusation)?,
-            Kind::States(states) => self.receive_states(now, unix_ms, peer, states),
+            Kind::States(states) => self.receive_states(now, unix_ms, peer, states)?,
             Kind::Digest(digest) => {
                 let found = self.store.compare(&digest, self.keyring.as_ref());
                 self.compare_members(now, peer, &digest);
@@ -419,9 +427,4 @@ impl Engine {
 /// 99.8 % at n = 1,000.
 fn fan_out(members: usize) -> usize {
     members.max(1).ilog2() as usize + 4
-}
-
-/// The message in a frame's payload; `None` if a newer release sent a kind that this one does not know.
-pub fn decode(payload: &[u8]) -> Result<Option<Kind>, prost::DecodeError> {
-    <v1::GossipMessage as prost::Message>::decode(payload).map(|message| message.kind)
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Conflicts over this node's id within [`CONFLICT_WINDOW`] before it slows down.
 const CONFLICT_LIMIT: usize = 3;
 const CONFLICT_WINDOW: Duration = Duration::from_secs(60);
+/// A later life that nobody has proved makes this node take a higher epoch at most this often.
+const CLAIM_PAUSE: Duration = Duration::from_secs(10);
 /// Beyond the end of any process that has left its cluster.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -50,26 +52,33 @@ impl Engine {
         self.lacking.clear();
     }
 
-    /// The epoch of a later life of this node that somebody knows of: by records that its key signed, by
-    /// failure detection, or by a hello.
-    fn later_life(&self) -> Option<Epoch> {
+    /// The epoch of a later life of this node that records prove: its key signed them.
+    fn proved_life(&self) -> Option<Epoch> {
         let own = self.own();
         // Also another state of the number that ours has: somebody with our key signed it.
         let records = self.store.full_version(&own.node).filter(|known| Some(*known) > self.own_state);
-        let records = records.filter(|(epoch, ..)| *epoch >= own.epoch);
-        let told = self.told_epoch.filter(|told| *told > own.epoch);
-        let life = self.membership.usurper().map(|life| life.epoch);
-        records.map(|(epoch, ..)| epoch).max(told).max(life)
+        records.map(|(epoch, ..)| epoch).filter(|epoch| *epoch >= own.epoch)
     }
 
-    /// When somebody knows a later life of this node, takes a higher epoch. When that keeps happening,
-    /// another process holds the same id: both raise the alarm and stop competing for a while, and the one
-    /// that is behind keeps quiet, so that the cluster stays calm.
+    /// The same as failure detection or a hello has it: anybody may say that.
+    fn claimed_life(&self) -> Option<Epoch> {
+        let told = self.told_epoch.filter(|told| *told > self.own().epoch);
+        told.max(self.membership.usurper().map(|life| life.epoch))
+    }
+
+    /// When somebody knows a later life of this node, takes a higher epoch. When that keeps happening, and each time its
+    /// own key has signed for that life, another process holds the same id: both raise the alarm and stop competing for
+    /// a while, and the one that is behind keeps quiet, so that the cluster stays calm. What is only claimed is believed
+    /// once in [`CLAIM_PAUSE`], and is no reason to keep quiet: a liar could silence anybody. In a real conflict the
+    /// other's records come within that time.
     pub(super) fn defend_own_id(&mut self, now: Moment, unix_ms: u64) {
         if self.membership.has_left() {
             return;
         }
-        let Some(known) = self.later_life().filter(|known| !known.is_too_far_ahead(unix_ms)) else { return };
+        let plausible = |epoch: &Epoch| !epoch.is_too_far_ahead(unix_ms);
+        let proved = self.proved_life().filter(plausible);
+        let claimed = self.claimed_life().filter(plausible).filter(|_| now >= self.believes_at);
+        let Some(known) = proved.max(claimed) else { return };
         if now < self.slowed_until {
             self.membership.hold(self.slowed_until);
             return;
@@ -82,13 +91,17 @@ impl Engine {
         self.sequence = 0;
         if let Err(refusal) = self.publish(now, unix_ms, self.own.clone()) {
             let from = self.own().node.clone();
-            self.note(Event::Refused { from, refusal });
+            self.note(Event::Refused { from, refusal, again: false });
         }
         if self.membership.active_count() == 0 {
             // What was announced before was an earlier life, which nobody accepts.
             self.seeds_at = now;
         }
-        self.count_conflict(now);
+        if proved.is_some() {
+            self.count_conflict(now);
+        } else {
+            self.believes_at = now + CLAIM_PAUSE;
+        }
     }
 
     fn count_conflict(&mut self, now: Moment) {

@@ -1,11 +1,12 @@
 //! How records spread: pushed when they are new, compared with a neighbour, asked for where they are missing.
 
-use super::{CHUNK_BYTES, Engine, Event, PUSH_DELAY};
+use super::{CHUNK_BYTES, Engine, Event, FrameError, PUSH_DELAY};
 use crate::{
     Moment, NodeId,
-    record::{MAX_RANGES, Manifest, Merge, Refusal},
+    record::{Hash, MAX_RANGES, Manifest, Merge, Refusal, hash_of},
 };
 use p2p_proto::v1::{Digest, DigestRange, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind};
+use prost::Message as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 
 /// Most owners asked for at once that have not arrived by themselves.
@@ -22,12 +23,27 @@ pub(super) const REFUSED_OF_ONE: usize = 64;
 const RANGES_PER_MESSAGE: usize = MAX_RANGES;
 
 impl Engine {
-    pub(super) fn receive_states(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, states: OwnerStates) {
+    /// # Errors
+    ///
+    /// When this peer's states were refused so often that they are not looked at for now.
+    pub(super) fn receive_states(
+        &mut self,
+        now: Moment,
+        unix_ms: u64,
+        peer: &NodeId,
+        states: OwnerStates,
+    ) -> Result<(), FrameError> {
         // A few that were missing are news that a push has lost; many are a snapshot, which the others have.
         let pass_on = !states.answer || states.states.len() <= REPAIRED_PASSED_ON;
         let mut refused = 0;
         for state in states.states {
-            match self.merge_state(state, unix_ms) {
+            if self.patience.is_spent(now, peer) {
+                return Err(FrameError::Flood { peer: peer.clone(), what: "bad records" });
+            }
+            if !self.patience.is_fresh() && self.patience.knows(now, &self.hash_of(&state)) {
+                continue;
+            }
+            match self.merge_state(state.clone(), unix_ms) {
                 Ok(Merge::Known(_)) => {}
                 Ok(Merge::New(owner)) => {
                     if let Some(stored) = self.store.get(&owner)
@@ -44,7 +60,8 @@ impl Engine {
                     }
                 }
                 Err(refusal) => {
-                    self.note(Event::Refused { from: peer.clone(), refusal });
+                    let again = self.patience.refused(now, peer, self.hash_of(&state));
+                    self.note(Event::Refused { from: peer.clone(), refusal, again });
                     refused += 1;
                     if refused >= REFUSED_OF_ONE {
                         break;
@@ -52,6 +69,12 @@ impl Engine {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Of all of a state, unlike the hash that comparisons go by: its signature or records may be another's.
+    fn hash_of(&self, state: &OwnerState) -> Hash {
+        hash_of(&state.encode_to_vec(), self.keyring.as_ref())
     }
 
     /// Records of an owner have come; if of a start that failure detection does not know yet, it will in a moment.
@@ -131,7 +154,7 @@ impl Engine {
         let mut bytes = 0;
         let mut chunks = Vec::new();
         for owner in owners.iter().filter_map(|owner| self.store.get(owner)) {
-            let size = prost::Message::encoded_len(&*owner.state);
+            let size = owner.state.encoded_len();
             if bytes + size > CHUNK_BYTES && !chunk.states.is_empty() {
                 chunks.push(std::mem::replace(&mut chunk, new()));
                 bytes = 0;

@@ -167,6 +167,7 @@ impl Engine {
             return;
         }
         self.purge_at = now + PURGE_PAUSE;
+        self.patience.tidy(now);
         let gone: Vec<NodeId> = self
             .tracked
             .iter()
@@ -178,6 +179,7 @@ impl Engine {
             .collect();
         for node in gone {
             self.store.purge(&node, self.keyring.as_ref());
+            self.membership.forget_rtt(&node);
             self.tracked.remove(&node);
             self.first_seen.remove(&node);
             self.members.remove(&node);

@@ -240,6 +240,17 @@ impl Membership {
         self.rtts.entry(node.clone()).or_default().clone()
     }
 
+    /// Whether a round-trip time is kept for `node`.
+    #[cfg(test)]
+    pub(crate) fn measures(&self, node: &NodeId) -> bool {
+        self.rtts.contains_key(node)
+    }
+
+    /// Forgets that of a node that is shown no longer.
+    pub fn forget_rtt(&mut self, node: &NodeId) {
+        self.rtts.remove(node);
+    }
+
     /// A later life of this very node that others know of: its disk or clock was set back, or another
     /// process holds the same certificate.
     pub fn usurper(&self) -> Option<&Identity> {

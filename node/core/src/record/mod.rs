@@ -22,6 +22,7 @@ mod tree;
 pub use compare::{Comparison, MAX_RANGES};
 pub use manifest::{Manifest, OwnRecords, RecordView, Refusal};
 pub use store::{Merge, Owner, Store, Version};
+pub(crate) use tree::{Hash, hash_of};
 
 use crate::{Grant, SpiffeId};
 use bytes::Bytes;

@@ -3,7 +3,7 @@
 use super::{
     Keyring, MAX_OWNERS, MAX_STORE_BYTES, Manifest, RecordView, Refusal,
     manifest::weight,
-    tree::{Hash, Tree, leaf_of},
+    tree::{Hash, Tree, hash_of},
 };
 use crate::{ClusterId, Epoch, NodeId, Role};
 use p2p_proto::v1::OwnerState;
@@ -90,7 +90,7 @@ impl Store {
         {
             return Ok(Merge::Known(manifest.owner));
         }
-        let hash = leaf_of(&state.manifest, keyring);
+        let hash = hash_of(&state.manifest, keyring);
         let version = (manifest.epoch, manifest.sequence, hash);
         if self.full_version(&manifest.owner).is_some_and(|known| version <= known) {
             return Ok(Merge::Known(manifest.owner));

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// A hash, cut to 128 bits: to pass one state for another, both of one's own making, takes about 2^64 tries, and harms
 /// none but one's own records.
-pub(super) type Hash = [u8; 16];
+pub(crate) type Hash = [u8; 16];
 
 /// A range of so many owners is told by naming them.
 pub(super) const FEW: usize = 16;
@@ -88,7 +88,7 @@ pub(super) fn place_of(owner: &NodeId, keyring: &dyn Keyring) -> u64 {
 }
 
 /// The hash of a leaf.
-pub(super) fn leaf_of(manifest: &[u8], keyring: &dyn Keyring) -> Hash {
+pub(crate) fn hash_of(manifest: &[u8], keyring: &dyn Keyring) -> Hash {
     cut(keyring.digest(manifest))
 }
 

@@ -7,6 +7,7 @@ use crate::{
         handle::{Command, DialFailure},
         link::{self, Introduction, Link},
         metrics::FrameSize,
+        outbox::Room,
     },
     peer::{DialError, PeerConnection, resolve},
 };
@@ -144,15 +145,22 @@ impl Task {
         entry.last_used = Instant::now();
         // A stream may break before its link is stored; the next frame then dials anew.
         while entry.links.pop_back_if(|link| link.frames.is_closed()).is_some() {}
-        let sent = match entry.links.back().map(|link| (link, link.frames.try_reserve())) {
-            Some((link, Ok(place))) => {
+        let sent = match entry.links.back_mut().map(|link| (link.frames.room(Instant::now()), link)) {
+            Some((Room::Free, link)) => {
                 let word = outgoing.word;
                 let frame = outgoing.seal(self.setup.compression.filter(|_| link.peer.lz4));
                 self.metrics.frame("sent", word, &FrameSize::of(&frame));
-                place.send(frame);
-                true
+                link.frames.send(frame)
             }
-            Some((_, Err(_))) | None => false,
+            Some((Room::Stalled, _)) => {
+                tracing::warn!(peer.id = %to, "the peer has long stopped reading gossip; closing its connections");
+                self.metrics.refused("stalled");
+                entry.links.clear();
+                // Their queues go with them.
+                self.setup.revoking.table.live().close_of(to);
+                false
+            }
+            Some((Room::Full, _)) | None => false,
         };
         if entry.links.is_empty() {
             self.links.remove(to);
@@ -172,14 +180,13 @@ impl Task {
         }
         self.dialling.insert(node.clone(), VecDeque::new());
         let introduction = self.introduction(&node);
-        let (pool, commands, metrics) =
-            (self.setup.pool.clone(), self.commands.clone(), self.metrics.clone());
+        let (pool, commands, inbox) = (self.setup.pool.clone(), self.commands.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let result = match pool.get(&node, address).await {
                 Err(error) => Err(DialFailure::Dial(error)),
-                Ok(connection) => link::open(connection, introduction, commands.clone(), metrics)
-                    .await
-                    .map_err(DialFailure::Link),
+                Ok(connection) => {
+                    link::open(connection, introduction, inbox).await.map_err(DialFailure::Link)
+                }
             };
             if commands.send(Command::Dialled { node, result }).await.is_err() {
                 tracing::debug!("gossip has stopped during a dial");

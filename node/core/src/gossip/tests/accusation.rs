@@ -35,3 +35,30 @@ fn an_accusation_counts_for_the_life_that_it_names() {
     net.run(secs(2));
     assert_eq!(net.state(0, &node("n3")), Some(MemberState::Alive), "it has refuted it");
 }
+
+#[test]
+fn who_accuses_without_end_is_heard_once_in_a_while() {
+    let mut net = Net::joined(4, 31);
+    let good = |net: &Net, incarnation| {
+        let life = net.processes[3].engine.own().clone();
+        Accusation {
+            node_id: life.node.to_string(),
+            epoch: life.epoch.0,
+            generation: life.generation,
+            instance: life.instance,
+            incarnation,
+        }
+    };
+    let mut suspected = 0;
+    for _ in 0..80 {
+        // Of whatever incarnation it is in by now.
+        for incarnation in 0..10 {
+            let accusation = good(&net, incarnation);
+            accuse(&mut net, accusation).expect("taken or passed over");
+        }
+        suspected += usize::from(net.state(0, &node("n3")) == Some(MemberState::Suspect));
+        net.run(std::time::Duration::from_millis(100));
+    }
+    assert!((1..=20).contains(&suspected), "suspect in {suspected} of 80 looks within 8 s");
+    assert_eq!(net.state(0, &node("n3")), Some(MemberState::Alive));
+}

@@ -166,6 +166,76 @@ fn a_told_epoch_is_ignored_if_it_is_ours_older_or_absurd() {
     }
 }
 
+/// Three conflicts within a minute silence a node for a minute; words alone must not.
+#[test]
+fn claims_of_a_later_life_that_nobody_proves_do_not_silence_a_node() {
+    let mut engine = engine(life("n0", 0, 1000));
+    drain(&mut engine);
+    let mut raised = 0;
+    for round in 1..=100_u64 {
+        let now = at_ms(round * 100);
+        let told = Epoch(engine.own().epoch.0 + 1);
+        engine.connected(now, &peer(Some(told)));
+        engine.settle(now, START_MS);
+        let (effects, events) = drain(&mut engine);
+        assert!(!events.contains(&Event::DuplicateNode));
+        raised += events.iter().filter(|event| matches!(event, Event::EpochRaised { .. })).count();
+        let answered = |effect: &Effect| matches!(effect, Effect::Send { message: Kind::Membership(_), .. });
+        assert!(effects.iter().any(answered), "round {round}");
+    }
+    assert_eq!(raised, 1, "once in ten seconds");
+    // Its own signature is proof, and three times enough.
+    let mut alarms = 0;
+    for ahead in [1_000, 2_000, 3_000] {
+        receive(&mut engine, at_ms(11_000), states(vec![state("n0", ahead, 1)]));
+        alarms += usize::from(drain(&mut engine).1.contains(&Event::DuplicateNode));
+    }
+    assert_eq!(alarms, 1);
+}
+
+#[test]
+fn a_state_that_is_refused_is_told_of_once_and_verified_again_after_a_while() {
+    let mut engine = engine(life("n0", 0, 1000));
+    drain(&mut engine);
+    let mut forged = state("n5", 0, 1);
+    forged.signature = b"x".as_slice().into();
+    let mut told = Vec::new();
+    for ms in (0..=5_000).step_by(500) {
+        receive(&mut engine, at_ms(ms), states(vec![forged.clone()]));
+        for event in drain(&mut engine).1 {
+            if let Event::Refused { again, .. } = event {
+                told.push((ms, again));
+            }
+        }
+    }
+    assert_eq!(told, [(0, false), (5_000, true)]);
+    // The genuine one is another.
+    receive(&mut engine, at_ms(5_000), states(vec![state("n5", 0, 1)]));
+    assert_eq!(engine.known_epoch(&node("n5")), Some(Epoch(START_MS)));
+}
+
+#[test]
+fn who_floods_with_bad_records_is_not_listened_to_and_the_others_are() {
+    let mut engine = engine(life("n0", 0, 1000));
+    let mut refused = 0;
+    for sequence in 1..=600 {
+        let mut forged = state("n5", 0, sequence);
+        forged.signature = b"x".as_slice().into();
+        if let Err(error) = engine.receive(at_ms(0), START_MS, &node("n1"), states(vec![forged])) {
+            assert_eq!((error.reason(), error.to_string().as_str()), ("flood", FLOOD));
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 99, "five hundred are looked at");
+    engine.receive(at_ms(0), START_MS, &node("n2"), states(vec![state("n5", 0, 1)])).expect("heard");
+    assert_eq!(engine.known_epoch(&node("n5")), Some(Epoch(START_MS)));
+    let late = states(vec![state("n6", 0, 1)]);
+    engine.receive(at_ms(1_000), START_MS, &node("n1"), late).expect("heard again after a while");
+    assert_eq!(engine.known_epoch(&node("n6")), Some(Epoch(START_MS)));
+}
+
+const FLOOD: &str = "n1 sends more bad records than this node listens to";
+
 #[test]
 fn our_own_signature_on_a_later_state_raises_our_epoch() {
     for (epoch, sequence, raised) in [(70, 1, 71), (0, 9, 1)] {
@@ -211,9 +281,15 @@ fn what_nobody_drains_is_bounded_and_the_loss_is_reported() {
     assert_eq!(effects.len(), QUEUE_LIMIT);
     assert_eq!(events.iter().filter(|event| **event == Event::Overflow).count(), 1);
 
-    let bad = states(vec![OwnerState { manifest: vec![0xff].into(), ..Default::default() }; 100]);
-    for _ in 0..QUEUE_LIMIT / REFUSED_OF_ONE + 5 {
-        engine.receive(at_ms(0), START_MS, &node("n1"), bad.clone()).expect("taken");
+    // Of so many peers that none of them is too much.
+    let bad = |number: usize| OwnerState {
+        manifest: number.to_be_bytes().to_vec().into(),
+        ..OwnerState::default()
+    };
+    for message in 0..QUEUE_LIMIT / REFUSED_OF_ONE + 5 {
+        let some = (0..100).map(|number| bad(message * 100 + number)).collect();
+        let peer = node(&format!("p{}", message / 5));
+        engine.receive(at_ms(0), START_MS, &peer, states(some)).expect("taken");
     }
     let events = drain(&mut engine).1;
     assert_eq!((events.len(), events.last()), (QUEUE_LIMIT, Some(&Event::Overflow)));
@@ -272,6 +348,7 @@ fn a_member_gone_for_a_day_is_forgotten_and_welcome_again() {
         drain(engine);
     }
     assert!(!engine.members().contains_key(&node("n1")), "forgotten");
+    assert!(!engine.membership.measures(&node("n1")), "also how far it was");
     let old = state("n1", 0, 1);
     receive(engine, now, states(vec![old.clone()]));
     assert!(!engine.members().contains_key(&node("n1")), "others' copies do not bring it back");

@@ -4,6 +4,7 @@ use super::{Event, measured, net::Net, secs};
 use crate::{
     ClusterId, Moment, NodeId, Role, SpiffeId,
     gossip::FrameError,
+    membership::Reason,
     testing::{START_MS, certificate, cluster, life, node, records},
 };
 use bytes::Bytes;
@@ -89,6 +90,8 @@ fn an_evicted_node_is_shown_down_heard_no_more_and_comes_back_only_when_readmitt
     for index in 0..4 {
         let member = &net.processes[index].engine.members()[&n4];
         assert!(member.evicted && !member.records.services.keys().any(|name| name.as_str() == "evil.S"));
+        let told = net.processes[index].engine.evidence(&n4);
+        assert_eq!(told.last().map(|last| &last.reason), Some(&Reason::Evicted), "{told:?}");
     }
     let counter = net.with(0, |engine, _, _| engine.next_ban_counter(&n4));
     assert_eq!(counter, 2);
