@@ -3,14 +3,14 @@
 use super::{Engine, FrameError};
 use crate::{
     Epoch, Moment, NodeId,
-    membership::{Accusation, Identity},
+    membership::{Accusation, Life},
 };
 use p2p_proto::v1::{self, gossip_message::Kind};
 
 impl Engine {
     pub(super) fn send_accusations(&mut self) {
         while let Some((to, accusation)) = self.membership.next_accusation() {
-            self.send(to.node, to.address, Kind::Accusation(message(&accusation)));
+            self.send(to.node.clone(), to.address, Kind::Accusation(message(&accusation)));
         }
     }
 
@@ -26,7 +26,7 @@ impl Engine {
             && let Ok(incarnation) = u16::try_from(message.incarnation)
         {
             let (epoch, generation) = (Epoch(message.epoch), message.generation);
-            let life = Identity { node, epoch, generation, instance: message.instance, address };
+            let life = Life { node, epoch, generation, instance: message.instance, address }.into();
             self.membership.accused(now, peer, &Accusation { life, incarnation });
         }
         Ok(())

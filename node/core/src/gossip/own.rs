@@ -3,7 +3,7 @@
 use super::{Effect, Engine, Event};
 use crate::{
     Epoch, Moment,
-    membership::{Identity, epoch_above},
+    membership::{Life, epoch_above},
     record::{Merge, OwnRecords, Refusal},
 };
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl Engine {
             return;
         }
         let epoch = epoch_above(known);
-        let own = Identity { epoch, generation: 0, ..self.own().clone() };
+        let own = Life { epoch, generation: 0, ..Life::clone(self.own()) }.into();
         self.membership.supersede(now, own);
         self.act(Effect::PersistEpoch(epoch));
         self.note(Event::EpochRaised { to: epoch });

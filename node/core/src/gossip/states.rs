@@ -3,7 +3,7 @@
 use super::{CHUNK_BYTES, Engine, Event, PUSH_DELAY};
 use crate::{
     Moment, NodeId,
-    record::{MAX_RANGES, Manifest, Merge, Refusal},
+    record::{Heading, MAX_RANGES, Merge, Refusal},
 };
 use p2p_proto::v1::{Digest, DigestRange, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind};
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
@@ -65,11 +65,11 @@ impl Engine {
     }
 
     pub(super) fn merge_state(&mut self, state: OwnerState, unix_ms: u64) -> Result<Merge, Refusal> {
-        let owner = Manifest::peek(&state, &self.config.cluster)?.owner;
-        if self.is_banned(&owner) {
-            return Err(Refusal::Evicted { owner });
+        let heading = Heading::peek(&state, &self.config.cluster)?;
+        if self.is_banned(&heading.owner) {
+            return Err(Refusal::Evicted { owner: heading.owner });
         }
-        self.store.merge(state, unix_ms, self.keyring.as_ref())
+        self.store.take(heading, state, unix_ms, self.keyring.as_ref())
     }
 
     /// Pushes what is new to the neighbours, and not to the one it came from.

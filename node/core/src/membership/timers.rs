@@ -1,6 +1,6 @@
 //! foca's timers, in the order in which they are due.
 
-use super::Identity;
+use super::{Identity, settings::GOSSIP_PERIOD};
 use crate::time::Moment;
 use foca::Timer;
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -33,12 +33,31 @@ impl Ord for Due {
 pub(super) struct Timers {
     pub(super) heap: BinaryHeap<Reverse<Due>>,
     sequence: u64,
+    /// The timer of periodic gossip while there is nothing to gossip about: it would wake the node five times a second.
+    resting: Option<(Moment, Timer<Identity>)>,
 }
 
 impl Timers {
     pub(super) fn set(&mut self, at: Moment, timer: Timer<Identity>) {
+        if matches!(timer, Timer::PeriodicGossip(_)) {
+            self.resting = Some((at, timer));
+        } else {
+            self.push(at, timer);
+        }
+    }
+
+    fn push(&mut self, at: Moment, timer: Timer<Identity>) {
         self.sequence += 1;
         self.heap.push(Reverse(Due { at, sequence: self.sequence, timer }));
+    }
+
+    /// Whether there is nothing to gossip about. When there is again, it goes on in the same rhythm as before.
+    pub(super) fn rest(&mut self, now: Moment, rests: bool) {
+        if !rests && let Some((at, timer)) = self.resting.take() {
+            let missed = now.since(at).as_nanos().div_ceil(GOSSIP_PERIOD.as_nanos());
+            let missed = u32::try_from(missed).unwrap_or(u32::MAX);
+            self.push(at + GOSSIP_PERIOD.saturating_mul(missed), timer);
+        }
     }
 
     pub(super) fn next(&self) -> Option<Moment> {
@@ -55,5 +74,6 @@ impl Timers {
 
     pub(super) fn clear(&mut self) {
         self.heap.clear();
+        self.resting = None;
     }
 }

@@ -1,10 +1,6 @@
 //! Random faults, then peace: whatever happened, all agree in the end.
 
-use crate::{
-    converges,
-    net::{Weather, World},
-    secs,
-};
+use crate::{converges, links::Weather, secs, world::World};
 use p2p_core::Moment;
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use std::{ops::Range, time::Duration};
@@ -68,7 +64,7 @@ fn chaos(seed: u64, count: usize) -> World {
             Clock => world.processes[index].clock = world.rng().random_range(-120_000..120_000),
             Change => {
                 let bad = world.rng().random_bool(0.5);
-                world.weather = match bad {
+                world.links.weather = match bad {
                     true => Weather { loss: 0.1, reset: 0.01, drop: 0.05, double: 0.02, swap: 0.02 },
                     false => Weather { loss: 0.01, ..Weather::default() },
                 };
@@ -82,7 +78,7 @@ fn chaos(seed: u64, count: usize) -> World {
         }
     }
     heal(&mut world);
-    world.weather = Weather::default();
+    world.links.weather = Weather::default();
     world
 }
 

@@ -1,6 +1,6 @@
 //! Figures of clusters of any size, as JSON lines: what the plots of ARCHITECTURE.md are made of.
 
-use crate::{TICK, net::World, secs};
+use crate::{TICK, secs, world::World};
 use p2p_proto::v1::MemberState;
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,26 @@ fn figures() {
     }
 }
 
+/// What the simulator itself costs: 1,000 nodes that join at once, over ten minutes.
+#[test]
+#[ignore = "a minute in a release build"]
+fn speed() {
+    let (size, started) = (1000, Instant::now());
+    let mut world = World::of(size, 1);
+    world.links.weather.loss = 0.01;
+    world.run(secs(600));
+    let wall = started.elapsed();
+    world.agrees().expect("ten minutes are enough");
+    println!(
+        "{size} nodes, {:?} of virtual time, {:.1} s of real time",
+        world.now.elapsed(),
+        wall.as_secs_f64()
+    );
+}
+
 fn figures_of(size: usize, loss: f64) {
     let (wall, mut world) = (Instant::now(), World::of(size, 1));
-    world.weather.loss = loss;
+    world.links.weather.loss = loss;
     let join = world.until(secs(180), TICK, |world| (0..size).all(|index| world.alive(index) == size));
     let join_wall = wall.elapsed();
     let join_bytes = world.traffic().bytes as f64 / size as f64;
