@@ -93,6 +93,8 @@ pub struct Engine {
     sequence: u64,
     /// What this life has published last.
     own_state: Option<Version>,
+    /// The newest state in this node's name that others have sent.
+    own_heard: Option<Version>,
     /// Owners whose newest state is to be pushed, and who sent it here.
     unpushed: BTreeMap<NodeId, Option<NodeId>>,
     push_at: Option<Moment>,
@@ -158,6 +160,7 @@ impl Engine {
             own: OwnRecords::default(),
             sequence: 0,
             own_state: None,
+            own_heard: None,
             unpushed: BTreeMap::new(),
             push_at: None,
             exchange_at: Moment::default(),

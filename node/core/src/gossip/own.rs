@@ -55,7 +55,7 @@ impl Engine {
     fn later_life(&self) -> Option<Epoch> {
         let own = self.own();
         // Also another state of the number that ours has: somebody with our key signed it.
-        let records = self.store.full_version(&own.node).filter(|known| Some(*known) > self.own_state);
+        let records = self.own_heard.filter(|known| Some(*known) > self.own_state);
         let records = records.filter(|(epoch, ..)| *epoch >= own.epoch);
         let told = self.told_epoch.filter(|told| *told > own.epoch);
         let life = self.membership.usurper().map(|life| life.epoch);

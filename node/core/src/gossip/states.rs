@@ -30,6 +30,9 @@ impl Engine {
             match self.merge_state(state, unix_ms) {
                 Ok(Merge::Known(_)) => {}
                 Ok(Merge::New(owner)) => {
+                    if owner == self.own().node {
+                        self.own_heard = self.store.full_version(&owner);
+                    }
                     if let Some(stored) = self.store.get(&owner)
                         && !stored.view.not_granted.is_empty()
                     {

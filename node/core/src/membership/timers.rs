@@ -77,3 +77,24 @@ impl Timers {
         self.resting = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn gossip_rests_while_there_is_no_news_and_then_keeps_its_rhythm() {
+        let ms = |ms| Moment::at(Duration::from_millis(ms));
+        let mut timers = Timers::default();
+        timers.set(ms(250), Timer::PeriodicGossip(0));
+        timers.rest(ms(50), true);
+        assert_eq!(timers.next(), None, "nothing wakes the node");
+        timers.rest(ms(900), false);
+        assert_eq!(timers.next(), Some(ms(1_050)));
+        assert!(timers.pop_due(ms(1_050)).is_some());
+        timers.set(ms(1_250), Timer::PeriodicGossip(0));
+        timers.rest(ms(1_050), false);
+        assert_eq!(timers.next(), Some(ms(1_250)), "there is more news");
+    }
+}

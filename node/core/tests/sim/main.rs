@@ -2,8 +2,7 @@
 //!
 //! ```sh
 //! cargo test -p p2p-core --test sim                                        # what CI runs
-//! SIM_SEEDS=0..1000 SIM_NODES=64 cargo test --release -p p2p-core --test sim -- --ignored campaign
-//! cargo test --release -p p2p-core --test sim -- --ignored --nocapture figures
+//! scripts/simulate.sh                                                      # long campaigns, figures, speed
 //! ```
 //!
 //! A run that fails prints its seed and its last events; the same seed fails in the same way again.

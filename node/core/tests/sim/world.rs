@@ -110,6 +110,11 @@ fn word(kind: &Kind) -> (&'static str, u64) {
     }
 }
 
+/// Which process bears the name.
+fn number(node: &NodeId) -> usize {
+    node.as_str()[1..].parse().expect("n and a number")
+}
+
 impl World {
     pub fn new(seed: u64) -> Self {
         Self {
@@ -413,12 +418,8 @@ impl World {
         match event {
             Event::Member { node, to: MemberState::Down, .. } => {
                 let own = &self.processes[index];
-                let unjust = self.processes.iter().any(|other| {
-                    other.node == *node
-                        && other.running
-                        && other.island == own.island
-                        && other.stalled <= self.now
-                });
+                let other = &self.processes[number(node)];
+                let unjust = other.running && other.island == own.island && other.stalled <= self.now;
                 self.tally.false_downs += u64::from(unjust);
             }
             Event::Renewed => self.tally.renewals += 1,
@@ -470,7 +471,7 @@ impl World {
         let sent = &mut self.processes[from].sent;
         sent.frames += 1;
         sent.bytes += message.encoded_len() as u64;
-        let number: usize = to.as_str()[1..].parse().expect("n and a number");
+        let number = number(to);
         if !self.links.is_open(from, number) {
             // Nobody knows the address of a node that only answered.
             let target = self.listeners.get(&address).copied().filter(|target| *target == number);
