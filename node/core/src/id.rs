@@ -1,12 +1,14 @@
 //! Names and numbers of nodes and clusters.
 
+use crate::tag::{Shared, tag_of};
 use serde::{Deserialize, Serialize};
 use std::{
+    cell::RefCell,
     cmp::Ordering,
     fmt,
-    hash::{BuildHasher as _, Hash, Hasher, RandomState},
+    hash::{Hash, Hasher},
     str::FromStr,
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 /// Longest node or cluster id, in bytes: a DNS label.
@@ -51,10 +53,8 @@ pub(crate) fn check_id(text: &str) -> Result<(), InvalidId> {
     Ok(())
 }
 
-/// A number that stands for an id in this process: SipHash under a random key, so that nobody can make two ids share one.
-fn tag_of(text: &str) -> u64 {
-    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEY.hash_one(text)
+thread_local! {
+    static TEXTS: RefCell<Shared<str>> = RefCell::new(Shared::new());
 }
 
 macro_rules! id_type {
@@ -81,7 +81,7 @@ macro_rules! id_type {
 
         impl PartialEq for $name {
             fn eq(&self, other: &Self) -> bool {
-                self.tag == other.tag && self.text == other.text
+                self.tag == other.tag && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
             }
         }
 
@@ -108,7 +108,10 @@ macro_rules! id_type {
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                check_id(text).map(|()| Self { text: text.into(), tag: tag_of(text) })
+                check_id(text)?;
+                let tag = tag_of(text);
+                let text = TEXTS.with_borrow_mut(|texts| texts.get(tag, |known| known == text, || text.into()));
+                Ok(Self { text, tag })
             }
         }
 

@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`id`] [`spiffe`] [`method`] [`principal`] [`grant`] [`scope`] | the shared words as types; invalid states do not parse |
+//! | `tag` | maps by node, and one copy of what is read often |
 //! | [`time`] | the clock that callers pass in |
 //! | [`membership`] | SWIM failure detection: foca behind our identities, guards and evidence |
 //! | [`record`] | manifests and records, their verification and the store that merges them |
@@ -31,6 +32,7 @@ pub mod revocation;
 pub mod scope;
 pub mod spiffe;
 pub mod suggest;
+mod tag;
 #[cfg(test)]
 mod testing;
 pub mod time;

@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterId, Epoch, Grant, Moment, NodeId, Role, SpiffeId,
-    membership::Identity,
+    membership::{Identity, Life},
     record::{Keyring, OwnRecords, Signer},
 };
 use bytes::Bytes;
@@ -26,13 +26,8 @@ pub(crate) fn at_ms(ms: u64) -> Moment {
 
 /// A life of `name` that started `epoch` ms after the tests' start and listens on `port`.
 pub(crate) fn life(name: &str, epoch: u64, port: u16) -> Identity {
-    Identity {
-        node: node(name),
-        epoch: Epoch(START_MS + epoch),
-        generation: 0,
-        instance: u32::from(port),
-        address: ([127, 0, 0, 1], port).into(),
-    }
+    let (epoch, address) = (Epoch(START_MS + epoch), ([127, 0, 0, 1], port).into());
+    Life { node: node(name), epoch, generation: 0, instance: port.into(), address }.into()
 }
 
 /// Stands for a certificate: the SPIFFE id, then one granted glob per line; without any, all are granted.

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use p2p_core::{
-    ClusterId, Principal, Role, SpiffeId, Subject, gossip::IntervalSettings, membership::Identity,
+    ClusterId, Principal, Role, SpiffeId, Subject, gossip::IntervalSettings, membership::Life,
     record::Refusal,
 };
 use std::{
@@ -226,7 +226,7 @@ impl NodeBuilder {
 
         // 5. Gossip. It knows nobody yet; a node that stands alone never will.
         let epoch = prepared.epoch_file.epoch();
-        let own = Identity {
+        let own = Life {
             node: own_id.name.clone(),
             epoch,
             generation: 0,
@@ -245,7 +245,7 @@ impl NodeBuilder {
         });
         let setup = GossipSetup {
             cluster: cluster.clone(),
-            own,
+            own: own.into(),
             identity: identity.clone(),
             anchors: anchors.clone(),
             pool: pool.clone(),

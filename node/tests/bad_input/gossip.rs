@@ -3,7 +3,10 @@
 use crate::support::{Binary, CLUSTER, Certificates, Client, TestNode, sample, write_with_mode};
 use bytes::Bytes;
 use p2p_core::{
-    ClusterId, Epoch, Grant, NodeId, gossip::hello, membership::Identity as Life, record::OwnRecords,
+    ClusterId, Epoch, Grant, NodeId,
+    gossip::hello,
+    membership::{Identity, Life},
+    record::OwnRecords,
     revocation::Segments,
 };
 use p2p_node::{
@@ -53,9 +56,9 @@ impl Liar {
         Self { store: Arc::new(store), cluster, node }
     }
 
-    fn life(&self) -> Life {
+    fn life(&self) -> Identity {
         let (epoch, address) = (Epoch(1_000), "127.0.0.1:9".parse().expect("an address"));
-        Life { node: self.node.clone(), epoch, generation: 0, instance: 7, address }
+        Life { node: self.node.clone(), epoch, generation: 0, instance: 7, address }.into()
     }
 
     /// Opens a gossip stream with `kinds` as its first frames.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use p2p_core::{
     ClusterId, Epoch, Moment, NodeId, SpiffeId,
     gossip::{Effect, Engine, EngineConfig, IntervalSettings, Peer, hello, negotiate},
-    membership::Identity,
+    membership::{Identity, Life},
     record::{Keyring, OwnRecords, Signer},
 };
 use p2p_proto::v1::{NodeRecord, ServiceMethod, ServiceRecord, gossip_message::Kind};
@@ -61,7 +61,7 @@ pub(crate) fn at_ms(ms: u64) -> Moment {
 
 pub(crate) fn life(name: &str, port: u16) -> Identity {
     let address = ([127, 0, 0, 1], port).into();
-    Identity { node: node(name), epoch: Epoch(START_MS), generation: 0, instance: port.into(), address }
+    Life { node: node(name), epoch: Epoch(START_MS), generation: 0, instance: port.into(), address }.into()
 }
 
 /// What stands for the certificate of the node `name`.

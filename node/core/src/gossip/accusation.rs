@@ -10,7 +10,7 @@ use p2p_proto::v1::{self, gossip_message::Kind};
 impl Engine {
     pub(super) fn send_accusations(&mut self) {
         while let Some((to, accusation)) = self.membership.next_accusation() {
-            self.send(to.node, to.address, Kind::Accusation(message(&accusation)));
+            self.send(to.node.clone(), to.address, Kind::Accusation(message(&accusation)));
         }
     }
 
@@ -25,7 +25,7 @@ impl Engine {
         let known = self.membership.get(&node).map(|(life, _)| life.clone());
         let (epoch, generation) = (Epoch(message.epoch), message.generation);
         let named = |life: &Identity| {
-            *life == Identity { epoch, generation, instance: message.instance, ..life.clone() }
+            (life.epoch, life.generation, life.instance) == (epoch, generation, message.instance)
         };
         let (Some(life), Ok(incarnation)) = (known.filter(named), u16::try_from(message.incarnation)) else {
             return Ok(());

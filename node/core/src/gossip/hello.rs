@@ -1,6 +1,10 @@
 //! The first message each way of a gossip stream: may these two work together?
 
-use crate::{ClusterId, Epoch, NodeId, membership::Identity, wire::FEATURE_LZ4};
+use crate::{
+    ClusterId, Epoch, NodeId,
+    membership::{Identity, Life},
+    wire::FEATURE_LZ4,
+};
 use p2p_proto::v1::Hello;
 use std::net::SocketAddr;
 
@@ -119,13 +123,14 @@ pub fn negotiate(
         return Err(HelloMismatch::Address { peer, address: theirs.advertise_address.clone() });
     };
     Ok(Peer {
-        identity: Identity {
+        identity: Life {
             node: peer,
             epoch: Epoch(theirs.epoch),
             generation: theirs.generation,
             instance: theirs.instance,
             address,
-        },
+        }
+        .into(),
         protocol: max.min(PROTOCOL_MAX),
         known_epoch: (theirs.known_epoch != 0).then_some(Epoch(theirs.known_epoch)),
         lz4: theirs.features.iter().any(|feature| feature == FEATURE_LZ4),
@@ -137,13 +142,9 @@ mod tests {
     use super::*;
 
     fn life(node: &str) -> Identity {
-        Identity {
-            node: node.parse().expect("id"),
-            epoch: Epoch(5),
-            generation: 1,
-            instance: 9,
-            address: "127.0.0.1:8001".parse().expect("address"),
-        }
+        let (epoch, generation, instance) = (Epoch(5), 1, 9);
+        let address = "127.0.0.1:8001".parse().expect("address");
+        Life { node: node.parse().expect("id"), epoch, generation, instance, address }.into()
     }
 
     #[test]
@@ -174,7 +175,7 @@ mod tests {
     fn a_mismatch_names_both_sides() {
         let cluster: ClusterId = "c".parse().expect("id");
         let other: ClusterId = "d".parse().expect("id");
-        let (a, b) = (life("a").node, life("b").node);
+        let (a, b) = (life("a").node.clone(), life("b").node.clone());
         let good = hello(&cluster, &life("a"), None);
         let message = |hello: &Hello| negotiate(&cluster, &b, &a, hello).expect_err("refused").to_string();
 

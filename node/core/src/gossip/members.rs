@@ -12,10 +12,23 @@ pub(super) const COMPARE_SOON: Duration = Duration::from_secs(1);
 /// A peer that asks is not sent the list again within this time.
 const LIST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The hash of the members at one version of them.
+pub(super) struct Roll {
+    version: u64,
+    own: Identity,
+    hash: Bytes,
+}
+
 impl Engine {
     /// The hash of the members that this node knows.
-    pub(super) fn roll_hash(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.keyring.digest(self.membership.roll().as_bytes())[..16])
+    pub(super) fn roll_hash(&mut self) -> Bytes {
+        let (version, own) = self.membership.roll_version();
+        if let Some(roll) = self.roll.as_ref().filter(|roll| roll.version == version && roll.own == *own) {
+            return roll.hash.clone();
+        }
+        let hash = Bytes::copy_from_slice(&self.keyring.digest(self.membership.roll().as_bytes())[..16]);
+        self.roll = Some(Roll { version, own: own.clone(), hash: hash.clone() });
+        hash
     }
 
     pub(super) fn send_list(&mut self, to: &Identity) {
@@ -40,7 +53,7 @@ impl Engine {
         if !theirs.answer {
             self.listed.insert(peer.clone(), now);
             let answer = Digest { members, answer: true, ..Digest::default() };
-            self.send(life.node, life.address, Kind::Digest(answer));
+            self.send(life.node.clone(), life.address, Kind::Digest(answer));
         }
     }
 

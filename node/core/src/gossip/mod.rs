@@ -42,6 +42,7 @@ use crate::{
     membership::{Identity, Membership},
     record::{Keyring, OwnRecords, Store, Version},
     revocation::{Bans, Segments},
+    tag::ByNode,
 };
 use p2p_proto::v1::{MemberState, gossip_message::Kind};
 use rand::{
@@ -95,6 +96,8 @@ pub struct Engine {
     sequence: u64,
     /// What this life has published last.
     own_state: Option<Version>,
+    /// The newest state in this node's name that others have sent.
+    own_heard: Option<Version>,
     /// Owners whose newest state is to be pushed, and who sent it here.
     unpushed: BTreeMap<NodeId, Option<NodeId>>,
     push_at: Option<Moment>,
@@ -104,15 +107,18 @@ pub struct Engine {
     missing_at: Moment,
     missing_asked: u32,
     neighbours: Neighbours,
+    roll: Option<members::Roll>,
     /// To whom a list of members was sent, and when.
     listed: BTreeMap<NodeId, Moment>,
-    first_seen: BTreeMap<NodeId, Moment>,
-    tracked: BTreeMap<NodeId, Tracked>,
+    first_seen: ByNode<Moment>,
+    tracked: ByNode<Tracked>,
     members: BTreeMap<NodeId, MemberView>,
     /// Nodes whose place in `members` may have changed.
     dirty: BTreeSet<NodeId>,
     /// Owners that are kept out of sight, and until when.
     hidden: BTreeMap<NodeId, Moment>,
+    /// The first of these.
+    hidden_until: Option<Moment>,
     /// Active members whose present records are not here.
     lacking: BTreeSet<NodeId>,
     /// Our own life as `members` shows it.
@@ -160,6 +166,7 @@ impl Engine {
             own: OwnRecords::default(),
             sequence: 0,
             own_state: None,
+            own_heard: None,
             unpushed: BTreeMap::new(),
             push_at: None,
             exchange_at: Moment::default(),
@@ -167,12 +174,14 @@ impl Engine {
             missing_at: Moment::default(),
             missing_asked: 0,
             neighbours: Neighbours::default(),
+            roll: None,
             listed: BTreeMap::new(),
-            first_seen: BTreeMap::new(),
-            tracked: BTreeMap::new(),
+            first_seen: ByNode::default(),
+            tracked: ByNode::default(),
             members: BTreeMap::new(),
             dirty: BTreeSet::new(),
             hidden: BTreeMap::new(),
+            hidden_until: None,
             lacking: BTreeSet::new(),
             shown: None,
             purge_at: Moment::default(),
@@ -253,9 +262,8 @@ impl Engine {
 
     /// When [`Self::tick`] must be called next.
     pub fn next_deadline(&self) -> Moment {
-        let hidden = self.hidden.values().min().copied();
         let (missing, spread) = (self.missing_deadline(), self.spread.next_deadline());
-        [self.membership.next_deadline(), self.push_at, missing, spread, hidden]
+        [self.membership.next_deadline(), self.push_at, missing, spread, self.hidden_until]
             .into_iter()
             .flatten()
             .chain([self.exchange_at, self.seeds_at])
@@ -347,8 +355,11 @@ impl Engine {
             self.missing_at = now + MISSING_PAUSE;
             self.ask_for_missing();
         }
-        let shown = self.hidden.extract_if(.., |_, until| *until <= now);
-        self.dirty.extend(shown.map(|(node, _)| node));
+        if self.hidden_until.is_some_and(|until| until <= now) {
+            let shown = self.hidden.extract_if(.., |_, until| *until <= now);
+            self.dirty.extend(shown.map(|(node, _)| node));
+            self.hidden_until = self.hidden.values().min().copied();
+        }
     }
 
     /// Up to `count` members that are active and not evicted.
@@ -408,7 +419,7 @@ impl Engine {
     pub fn settle(&mut self, now: Moment, unix_ms: u64) {
         self.defend_own_id(now, unix_ms);
         while let Some((to, packet)) = self.membership.next_packet() {
-            self.send(to.node, to.address, Kind::Membership(packet));
+            self.send(to.node.clone(), to.address, Kind::Membership(packet));
         }
         self.send_accusations();
         if self.membership.renewals() > self.renewals {

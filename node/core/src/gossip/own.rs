@@ -3,7 +3,7 @@
 use super::{Effect, Engine, Event};
 use crate::{
     Epoch, Moment,
-    membership::{Identity, epoch_above},
+    membership::{Life, epoch_above},
     record::{Merge, OwnRecords, Refusal},
 };
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Engine {
     fn proved_life(&self) -> Option<Epoch> {
         let own = self.own();
         // Also another state of the number that ours has: somebody with our key signed it.
-        let records = self.store.full_version(&own.node).filter(|known| Some(*known) > self.own_state);
+        let records = self.own_heard.filter(|known| Some(*known) > self.own_state);
         records.map(|(epoch, ..)| epoch).filter(|epoch| *epoch >= own.epoch)
     }
 
@@ -84,7 +84,7 @@ impl Engine {
             return;
         }
         let epoch = epoch_above(known);
-        let own = Identity { epoch, generation: 0, ..self.own().clone() };
+        let own = Life { epoch, generation: 0, ..Life::clone(self.own()) }.into();
         self.membership.supersede(now, own);
         self.act(Effect::PersistEpoch(epoch));
         self.note(Event::EpochRaised { to: epoch });

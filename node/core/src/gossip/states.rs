@@ -3,7 +3,7 @@
 use super::{CHUNK_BYTES, Engine, Event, FrameError, PUSH_DELAY};
 use crate::{
     Moment, NodeId,
-    record::{Hash, MAX_RANGES, Manifest, Merge, Refusal, hash_of},
+    record::{Hash, Heading, MAX_RANGES, Merge, Refusal, hash_of},
 };
 use p2p_proto::v1::{Digest, DigestRange, OwnerState, OwnerStates, StatesRequest, gossip_message::Kind};
 use prost::Message as _;
@@ -46,6 +46,9 @@ impl Engine {
             match self.merge_state(state.clone(), unix_ms) {
                 Ok(Merge::Known(_)) => {}
                 Ok(Merge::New(owner)) => {
+                    if owner == self.own().node {
+                        self.own_heard = self.store.full_version(&owner);
+                    }
                     if let Some(stored) = self.store.get(&owner)
                         && !stored.view.not_granted.is_empty()
                     {
@@ -88,11 +91,11 @@ impl Engine {
     }
 
     pub(super) fn merge_state(&mut self, state: OwnerState, unix_ms: u64) -> Result<Merge, Refusal> {
-        let owner = Manifest::peek(&state, &self.config.cluster)?.owner;
-        if self.is_banned(&owner) {
-            return Err(Refusal::Evicted { owner });
+        let heading = Heading::peek(&state, &self.config.cluster)?;
+        if self.is_banned(&heading.owner) {
+            return Err(Refusal::Evicted { owner: heading.owner });
         }
-        self.store.merge(state, unix_ms, self.keyring.as_ref())
+        self.store.take(heading, state, unix_ms, self.keyring.as_ref())
     }
 
     /// Pushes what is new to neighbours and guests, and not to the one it came from.

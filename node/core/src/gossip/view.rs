@@ -7,7 +7,12 @@ use crate::{
     record::RecordView,
 };
 use p2p_proto::v1::MemberState;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long an owner that failure detection has not mentioned stays out of sight: it may be about to join.
 const UNSEEN_GRACE: Duration = Duration::from_secs(10);
@@ -134,6 +139,7 @@ impl Engine {
             {
                 Some(until) => {
                     self.hidden.insert(node.clone(), until);
+                    self.hidden_until = Some(self.hidden_until.map_or(until, |first| first.min(until)));
                     // A node that was gone is so until it is there.
                     self.tracked.get(node).map(|before| before.state)?
                 }
@@ -177,7 +183,8 @@ impl Engine {
             })
             .map(|(node, _)| node.clone())
             .collect();
-        for node in gone {
+        // In an order that is the same in each run.
+        for node in BTreeSet::from_iter(gone) {
             self.store.purge(&node, self.keyring.as_ref());
             self.membership.forget_rtt(&node);
             self.tracked.remove(&node);

@@ -1,10 +1,10 @@
 //! Why failure detection thinks what it thinks: what each input has changed, and on whose word.
 
 use super::{Identity, Liveness};
-use crate::{Epoch, id::NodeId, time::Moment};
+use crate::{Epoch, id::NodeId, tag::ByNode, time::Moment};
 use foca::{Member, State};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     fmt,
     net::SocketAddr,
     time::Duration,
@@ -208,7 +208,7 @@ impl Known {
 /// Compares what foca thinks of others before and after each input.
 #[derive(Default)]
 pub(super) struct Witness {
-    known: BTreeMap<NodeId, Known>,
+    known: ByNode<Known>,
     findings: VecDeque<Finding>,
 }
 

@@ -1,22 +1,27 @@
 //! A node's identity as the failure detector sees it, and its encoding.
 
-use crate::id::{Epoch, NodeId};
+use crate::{
+    id::{Epoch, NodeId},
+    tag::Shared,
+};
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    cell::RefCell,
+    fmt,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// One life of a node: its id, the durable number of this start, the renewals within it, and a random
 /// number of the process. Lives of one node are ordered by (epoch, generation, instance).
-///
-/// The address is where this life accepts connections. Equality ignores it, so that a node may come back
-/// elsewhere without being taken for somebody else.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Identity {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
     /// The name in the node's certificate.
     pub node: NodeId,
     /// Durable number of this start.
@@ -29,6 +34,49 @@ pub struct Identity {
     pub address: SocketAddr,
 }
 
+thread_local! {
+    static LIVES: RefCell<Shared<Life>> = RefCell::new(Shared::new());
+}
+
+/// A [`Life`], as the failure detector compares and copies it: small, and the same copy for all who know it.
+///
+/// Equality ignores the address, so that a node may come back elsewhere without being taken for somebody else.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Life", into = "Life")]
+pub struct Identity {
+    /// foca compares it in every scan of its members.
+    tag: u64,
+    life: Arc<Life>,
+}
+
+impl From<Life> for Identity {
+    fn from(life: Life) -> Self {
+        let tag = life.node.tag();
+        let shared =
+            |lives: &mut Shared<Life>| lives.get(tag, |known| *known == life, || Arc::new(life.clone()));
+        Self { tag, life: LIVES.with_borrow_mut(shared) }
+    }
+}
+
+impl From<Identity> for Life {
+    fn from(identity: Identity) -> Self {
+        Arc::unwrap_or_clone(identity.life)
+    }
+}
+
+impl Deref for Identity {
+    type Target = Life;
+    fn deref(&self) -> &Life {
+        &self.life
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.life.fmt(f)
+    }
+}
+
 impl Identity {
     pub(super) fn order(&self) -> (Epoch, u64, u32) {
         (self.epoch, self.generation, self.instance)
@@ -38,26 +86,32 @@ impl Identity {
     pub fn supersedes(&self, other: &Self) -> bool {
         self.order() > other.order()
     }
+
+    /// The very same, address included.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.life, &other.life) || self.life == other.life
+    }
 }
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order() && self.node == other.node
+        self.tag == other.tag
+            && (Arc::ptr_eq(&self.life, &other.life)
+                || self.order() == other.order() && self.node == other.node)
     }
 }
 
 impl Eq for Identity {}
 
 impl foca::Identity for Identity {
-    /// foca compares addresses in every scan of its members.
     type Addr = u64;
 
     fn renew(&self) -> Option<Self> {
-        Some(Self { generation: self.generation + 1, ..self.clone() })
+        Some(Life { generation: self.generation + 1, ..Life::clone(self) }.into())
     }
 
     fn addr(&self) -> u64 {
-        self.node.tag()
+        self.tag
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {

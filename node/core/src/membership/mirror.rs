@@ -2,39 +2,30 @@
 //! whenever something may have changed.
 
 use super::{Identity, Liveness};
-use crate::{Epoch, NodeId};
-use foca::Member;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use crate::{NodeId, tag::ByNode};
+use foca::{Identity as _, Member};
+use std::collections::BTreeSet;
 
 /// Every life but our own, one per node.
 #[derive(Default)]
 pub(super) struct Mirror {
-    lives: BTreeMap<NodeId, (Identity, Liveness)>,
+    /// In foca's order, which rarely changes: nothing is looked up for what is the same.
+    lives: Vec<(Identity, Liveness)>,
+    places: ByNode<usize>,
     /// Those that are alive or suspect.
     active: Vec<Identity>,
     changed: BTreeSet<NodeId>,
-    /// What was seen last time, in foca's order, which rarely changes: nothing is looked up for what is the same.
-    seen: Vec<Seen>,
-}
-
-#[derive(PartialEq, Eq)]
-struct Seen {
-    tag: u64,
-    order: (Epoch, u64, u32),
-    address: SocketAddr,
-    liveness: Liveness,
+    /// How often the active lives have changed.
+    version: u64,
 }
 
 impl Mirror {
     pub(super) fn lives(&self) -> impl Iterator<Item = (&Identity, Liveness)> {
-        self.lives.values().map(|(life, liveness)| (life, *liveness))
+        self.lives.iter().map(|(life, liveness)| (life, *liveness))
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<(&Identity, Liveness)> {
-        self.lives.get(node).map(|(life, liveness)| (life, *liveness))
+        self.lives.get(*self.places.get(node)?).map(|(life, liveness)| (life, *liveness))
     }
 
     pub(super) fn active(&self) -> &[Identity] {
@@ -53,6 +44,11 @@ impl Mirror {
         })
     }
 
+    /// Another number after each change of what [`Self::roll`] shows of others.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Nodes of which something changed since the last call.
     pub(super) fn take_changed(&mut self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.changed)
@@ -61,44 +57,51 @@ impl Mirror {
     /// Takes over all that foca knows.
     pub(super) fn reconcile<'a>(
         &mut self,
-        own: &NodeId,
+        own: &Identity,
         members: impl Iterator<Item = &'a Member<Identity>>,
     ) {
-        let mut any = false;
-        let mut count = 0;
-        let mut present = Vec::new();
-        for member in members.filter(|member| member.id().node != *own) {
+        let (mut count, mut places) = (0, Vec::new());
+        let mut before = ByNode::default();
+        for member in members.filter(|member| member.id().addr() != own.addr()) {
             let (life, liveness) = (member.id(), Liveness::from(member.state()));
-            present.push(&life.node);
-            let seen = Seen { tag: life.node.tag(), order: life.order(), address: life.address, liveness };
-            match self.seen.get_mut(count) {
-                Some(before) if *before == seen => {
-                    count += 1;
-                    continue;
+            match self.lives.get_mut(count) {
+                Some((known, state)) if known.is(life) && *state == liveness => {}
+                Some(known) => {
+                    let (life, liveness) = std::mem::replace(known, (life.clone(), liveness));
+                    before.insert(life.node.clone(), (life, liveness));
+                    places.push(count);
                 }
-                Some(before) => *before = seen,
-                None => self.seen.push(seen),
+                None => {
+                    self.lives.push((life.clone(), liveness));
+                    places.push(count);
+                }
             }
             count += 1;
-            let known = self.lives.get(&life.node);
-            // Lives are equal wherever they listen.
-            if known.is_none_or(|(known, state)| {
-                known != life || known.address != life.address || *state != liveness
-            }) {
-                self.lives.insert(life.node.clone(), (life.clone(), liveness));
+        }
+        before
+            .extend(self.lives.drain(count..).map(|(life, liveness)| (life.node.clone(), (life, liveness))));
+        self.notice(&places, before);
+    }
+
+    /// Other lives than before stand at these places, among them some that stood elsewhere.
+    fn notice(&mut self, places: &[usize], mut before: ByNode<(Identity, Liveness)>) {
+        let mut any = false;
+        for place in places {
+            let Some((life, liveness)) = self.lives.get(*place) else { continue };
+            self.places.insert(life.node.clone(), *place);
+            if before.remove(&life.node).is_none_or(|(known, state)| !known.is(life) || state != *liveness) {
                 self.changed.insert(life.node.clone());
                 any = true;
             }
         }
-        self.seen.truncate(count);
-        if count != self.lives.len() {
-            let present: BTreeSet<&NodeId> = present.into_iter().collect();
-            let gone = self.lives.extract_if(.., |node, _| !present.contains(node));
-            self.changed.extend(gone.map(|(node, _)| node));
+        for node in before.into_keys() {
+            self.places.remove(&node);
+            self.changed.insert(node);
             any = true;
         }
         if any {
-            let active = self.lives.values().filter(|(_, liveness)| *liveness != Liveness::Down);
+            self.version += 1;
+            let active = self.lives.iter().filter(|(_, liveness)| *liveness != Liveness::Down);
             self.active = active.map(|(life, _)| life.clone()).collect();
         }
     }

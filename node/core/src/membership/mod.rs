@@ -42,19 +42,21 @@ mod timers;
 
 pub use doubt::Accusation;
 pub use evidence::{Finding, Reason};
-pub use identity::{CodecError, Identity};
+pub use identity::{CodecError, Identity, Life};
 pub use rtt::Rtt;
 pub use settings::{MAX_PACKET, PROBE_PERIOD, suspicion_timeout};
 pub use spread::MAX_LIST_PART;
 
 use crate::{
     id::{Epoch, NodeId},
+    tag::ByNode,
     time::Moment,
 };
 use bytes::Bytes;
 use evidence::{Cause, Witness};
 use foca::{
-    AccumulatingRuntime, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification, State, Timer,
+    AccumulatingRuntime, Foca, Header, Identity as _, Member, Message, NoCustomBroadcast, OwnedNotification,
+    State, Timer,
 };
 use identity::WireCodec;
 use mirror::Mirror;
@@ -63,7 +65,7 @@ use probe::{PROBE_SLACK, Prober};
 use rand::{SeedableRng as _, rngs::StdRng};
 use settings::config;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Duration,
 };
 use suspicion::{OVERSLEPT, Suspicions};
@@ -127,8 +129,8 @@ pub struct Membership {
     suspicions: Suspicions,
     witness: Witness,
     prober: Prober,
-    evidence: BTreeMap<NodeId, Moment>,
-    rtts: BTreeMap<NodeId, Rtt>,
+    evidence: ByNode<Moment>,
+    rtts: ByNode<Rtt>,
     mirror: Mirror,
     /// Whether foca may know more than the mirror shows.
     dirty: bool,
@@ -161,8 +163,8 @@ impl Membership {
             suspicions: Suspicions::default(),
             witness: Witness::default(),
             prober: Prober::default(),
-            evidence: BTreeMap::new(),
-            rtts: BTreeMap::new(),
+            evidence: ByNode::default(),
+            rtts: ByNode::default(),
             mirror: Mirror::default(),
             dirty: false,
             outbox: VecDeque::new(),
@@ -306,7 +308,7 @@ impl Membership {
         let read = Packet::read(&mut self.codec, packet)?;
         let Header { src, src_incarnation, message, .. } = read.header.clone();
         if src.node != *peer {
-            return Err(PacketError::ForeignSource { peer: peer.clone(), claimed: src.node });
+            return Err(PacketError::ForeignSource { peer: peer.clone(), claimed: src.node.clone() });
         }
         let full = self.foca.iter_membership_state().len() >= self.max_lives;
         if full && !self.knows(peer) {
@@ -326,10 +328,8 @@ impl Membership {
         let own = self.foca.identity();
         let source = Member::new(src.clone(), src_incarnation, State::Alive);
         let told = read.members.iter().chain([&source]).filter(|update| update.id().node != own.node);
-        let news: BTreeSet<NodeId> = told
-            .filter(|update| self.witness.is_news(update))
-            .map(|update| update.id().node.clone())
-            .collect();
+        let news: BTreeSet<u64> =
+            told.filter(|update| self.witness.is_news(update)).map(|update| update.id().addr()).collect();
         let taken = read.retain(&mut self.codec, packet, |member| {
             let id = member.id();
             if id.node == own.node {
@@ -341,7 +341,7 @@ impl Membership {
         let result = self.foca.handle_data(&taken, &mut self.runtime);
         self.drain(now);
         if !news.is_empty() {
-            let members = self.foca.iter_membership_state().filter(|known| news.contains(&known.id().node));
+            let members = self.foca.iter_membership_state().filter(|known| news.contains(&known.id().addr()));
             self.witness.compare(now, &Cause::Packet(peer.clone()), members);
             self.watch(now);
         }
@@ -447,7 +447,7 @@ impl Membership {
     /// Brings the mirror in line, if foca may know more.
     fn reconcile(&mut self) {
         if std::mem::take(&mut self.dirty) {
-            let own = self.foca.identity().node.clone();
+            let own = self.foca.identity().clone();
             self.mirror.reconcile(&own, self.foca.iter_membership_state());
         }
     }
@@ -486,6 +486,7 @@ impl Membership {
                 | Timer::RemoveDown(_) => self.timers.set(now + after, timer),
             }
         }
+        self.timers.rest(now, self.foca.updates_backlog() == 0);
         let (mut resize, mut rejoined) = (false, false);
         while let Some(notification) = self.runtime.to_notify() {
             self.dirty = true;

@@ -115,7 +115,7 @@ impl Membership {
         if let Some(Current { target, incarnation, helpers: Some(helpers), answered: false, .. }) =
             self.prober.current.take()
         {
-            let helpers = helpers.into_iter().map(|helper| helper.node).collect();
+            let helpers = helpers.into_iter().map(|helper| helper.node.clone()).collect();
             self.probe_failed(now, &target, incarnation, helpers);
         }
         if let Some(target) = self.next_target() {

@@ -25,6 +25,8 @@ const REFUSED_MIN: Duration = Duration::from_millis(1_500);
 const ACCUSERS: usize = 4;
 /// Largest packet made and taken. All nodes of a cluster must agree on it.
 pub const MAX_PACKET: usize = 1400;
+/// Pause between packets that only carry news.
+pub(super) const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 /// How long foca remembers a life as down, so that old gossip cannot revive it.
 const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -101,7 +103,7 @@ pub(super) fn config(members: usize) -> foca::Config {
             num_members: NonZeroUsize::new(2).unwrap_or(one),
         }),
         periodic_gossip: Some(PeriodicParams {
-            frequency: Duration::from_millis(200),
+            frequency: GOSSIP_PERIOD,
             num_members: NonZeroUsize::new(3).unwrap_or(one),
         }),
     }

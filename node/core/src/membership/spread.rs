@@ -43,6 +43,11 @@ impl Membership {
         self.mirror.roll(self.own())
     }
 
+    /// Changes whenever [`Self::roll`] may say something else.
+    pub fn roll_version(&self) -> (u64, &Identity) {
+        (self.mirror.version(), self.own())
+    }
+
     /// Every active member but `to`, in as many parts as it takes. foca answers a newcomer with one packet, some 40
     /// members, and leaves the rest to chance.
     pub fn list_for(&mut self, to: &Identity) -> Vec<Bytes> {

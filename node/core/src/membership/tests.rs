@@ -178,7 +178,7 @@ fn a_node_that_learns_of_its_later_life_may_supersede_it() {
     assert_eq!(group.nodes[1].usurper(), Some(&usurper));
     let epoch = epoch_above(usurper.epoch);
     let now = group.now;
-    group.nodes[1].supersede(now, super::Identity { epoch, ..life("n1", 0, 1001) });
+    group.nodes[1].supersede(now, super::Life { epoch, ..life("n1", 0, 1001).into() }.into());
     assert_eq!(group.nodes[1].usurper(), None);
     group.until(secs(1), |group| {
         [0, 2].iter().all(|i| group.nodes[*i].active().iter().any(|life| life.epoch == epoch))

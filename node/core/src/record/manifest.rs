@@ -101,14 +101,36 @@ impl Refusal {
 
 /// The heading of an owner's state, decoded but not yet verified.
 #[derive(Debug, Clone)]
-pub struct Manifest {
+pub struct Heading {
     /// Whose.
     pub owner: NodeId,
     /// The owner's start.
     pub epoch: Epoch,
     /// Number of this state within the start.
     pub sequence: u64,
-    entries: Vec<v1::ManifestEntry>,
+}
+
+/// The same fields of a [`v1::Manifest`], without its entries and without a copy: most states that come are known
+/// already.
+#[derive(Clone, PartialEq, Message)]
+struct RawHeading {
+    #[prost(bytes = "bytes", tag = "1")]
+    cluster_id: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    owner: Bytes,
+    #[prost(uint64, tag = "3")]
+    epoch: u64,
+    #[prost(uint64, tag = "4")]
+    sequence: u64,
+}
+
+/// A state that was verified, and its records as they were read.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// As signed.
+    pub state: Arc<OwnerState>,
+    /// Decoded.
+    pub view: Arc<RecordView>,
 }
 
 /// The records of an owner, decoded and, for others than this node, verified.
@@ -185,18 +207,21 @@ pub(super) fn weight(state: &OwnerState) -> usize {
         + state.records.iter().map(|record| record.name.len() + record.body.len()).sum::<usize>()
 }
 
-impl Manifest {
+impl Heading {
     /// Reads who and how new a state is, without verifying anything: enough to drop what is already known.
     pub fn peek(state: &OwnerState, cluster: &ClusterId) -> Result<Self, Refusal> {
         if state.manifest.len() > MAX_OWNER_BYTES {
             return Err(Refusal::TooLarge { owner: String::new(), what: "manifest" });
         }
-        let raw = v1::Manifest::decode(&*state.manifest).map_err(|_| Refusal::Malformed("manifest"))?;
-        if raw.cluster_id != cluster.as_str() {
-            return Err(Refusal::Cluster { owner: raw.owner, theirs: raw.cluster_id, ours: cluster.clone() });
+        let raw = RawHeading::decode(state.manifest.clone()).map_err(|_| Refusal::Malformed("manifest"))?;
+        let text = |bytes| str::from_utf8(bytes).map_err(|_| Refusal::Malformed("manifest"));
+        let (theirs, owner) = (text(&raw.cluster_id)?, text(&raw.owner)?);
+        if theirs != cluster.as_str() {
+            let (owner, theirs, ours) = (owner.to_owned(), theirs.to_owned(), cluster.clone());
+            return Err(Refusal::Cluster { owner, theirs, ours });
         }
-        let owner: NodeId = raw.owner.parse().map_err(|_| Refusal::Malformed("owner"))?;
-        Ok(Self { owner, epoch: Epoch(raw.epoch), sequence: raw.sequence, entries: raw.entries })
+        let owner: NodeId = owner.parse().map_err(|_| Refusal::Malformed("owner"))?;
+        Ok(Self { owner, epoch: Epoch(raw.epoch), sequence: raw.sequence })
     }
 
     /// Verifies the whole state that this is the heading of, and decodes its records.
@@ -237,8 +262,9 @@ impl Manifest {
 
     /// The records must be exactly those of the manifest, in its order.
     fn check_hashes(&self, state: &OwnerState, keyring: &dyn Keyring) -> Result<(), Refusal> {
-        let same = self.entries.len() == state.records.len()
-            && self.entries.iter().zip(&state.records).all(|(entry, record)| {
+        let manifest = v1::Manifest::decode(&*state.manifest).map_err(|_| Refusal::Malformed("manifest"))?;
+        let same = manifest.entries.len() == state.records.len()
+            && manifest.entries.iter().zip(&state.records).all(|(entry, record)| {
                 entry.kind == record.kind
                     && entry.name == record.name
                     && *entry.hash == keyring.digest(&record.body)

@@ -1,6 +1,6 @@
 //! What nodes publish about themselves, and the store that merges it.
 //!
-//! Each owner publishes one signed [`Manifest`] that lists its records by hash, and the records. Rules, each
+//! Each owner publishes one signed [`Manifest`](p2p_proto::v1::Manifest) that lists its records by hash, and the records. Rules, each
 //! kept by [`Store::merge`]:
 //!
 //! - A state is accepted only with the owner's own signature: the key of a certificate that names the owner
@@ -20,12 +20,13 @@ mod tests;
 mod tree;
 
 pub use compare::{Comparison, MAX_RANGES};
-pub use manifest::{Manifest, OwnRecords, RecordView, Refusal};
+pub use manifest::{Heading, Opened, OwnRecords, RecordView, Refusal};
 pub use store::{Merge, Owner, Store, Version};
 pub(crate) use tree::{Hash, hash_of};
 
 use crate::{Grant, SpiffeId};
 use bytes::Bytes;
+use p2p_proto::v1::OwnerState;
 
 /// Prepended to a manifest before it is signed, so that no other signature of the key can pass for one.
 pub const SIGNATURE_CONTEXT: &[u8] = b"p2p.v1.Manifest\0";
@@ -73,4 +74,13 @@ pub trait Keyring {
         signature: &[u8],
         unix_s: u64,
     ) -> Result<Signer, String>;
+
+    /// This very state as it was opened before, where that must not be done again and kept twice: many nodes of one
+    /// process that trust the same. A node alone opens each state once anyway.
+    fn opened(&self, _state: &OwnerState) -> Option<Opened> {
+        None
+    }
+
+    /// A state was opened, for [`Self::opened`].
+    fn keep_opened(&self, _opened: &Opened) {}
 }

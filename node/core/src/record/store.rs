@@ -1,11 +1,11 @@
 //! All owners' states, merged.
 
 use super::{
-    Keyring, MAX_OWNERS, MAX_STORE_BYTES, Manifest, RecordView, Refusal,
+    Heading, Keyring, MAX_OWNERS, MAX_STORE_BYTES, Opened, RecordView, Refusal,
     manifest::weight,
     tree::{Hash, Tree, hash_of},
 };
-use crate::{ClusterId, Epoch, NodeId, Role};
+use crate::{ClusterId, Epoch, NodeId, Role, tag::ByNode};
 use p2p_proto::v1::OwnerState;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +54,7 @@ pub enum Merge {
 #[derive(Debug)]
 pub struct Store {
     cluster: ClusterId,
-    pub(super) owners: BTreeMap<NodeId, Owner>,
+    pub(super) owners: ByNode<Owner>,
     floors: BTreeMap<NodeId, Version>,
     /// Owners that are kept out of comparisons.
     banned: BTreeSet<NodeId>,
@@ -67,7 +67,7 @@ impl Store {
     pub fn new(cluster: ClusterId) -> Self {
         Self {
             cluster,
-            owners: BTreeMap::new(),
+            owners: ByNode::default(),
             floors: BTreeMap::new(),
             banned: BTreeSet::new(),
             tree: Tree::default(),
@@ -82,36 +82,49 @@ impl Store {
         unix_ms: u64,
         keyring: &dyn Keyring,
     ) -> Result<Merge, Refusal> {
-        let manifest = Manifest::peek(&state, &self.cluster)?;
-        let number = (manifest.epoch, manifest.sequence);
-        // Older or the very same, as nearly always: not even hashed.
-        if self.version(&manifest.owner).is_some_and(|known| number < known)
-            || self.owners.get(&manifest.owner).is_some_and(|known| known.state.manifest == state.manifest)
-        {
-            return Ok(Merge::Known(manifest.owner));
-        }
-        let hash = hash_of(&state.manifest, keyring);
-        let version = (manifest.epoch, manifest.sequence, hash);
-        if self.full_version(&manifest.owner).is_some_and(|known| version <= known) {
-            return Ok(Merge::Known(manifest.owner));
-        }
-        if manifest.epoch.is_too_far_ahead(unix_ms) {
-            return Err(Refusal::EpochAhead { owner: manifest.owner });
-        }
-        let view = manifest.open(&state, keyring)?;
-        self.insert(&manifest, hash, state, view)?;
-        self.show(&manifest.owner, keyring);
-        Ok(Merge::New(manifest.owner))
+        let heading = Heading::peek(&state, &self.cluster)?;
+        self.take(heading, state, unix_ms, keyring)
     }
 
-    fn insert(
+    /// The same for a state whose heading has been read.
+    pub(crate) fn take(
         &mut self,
-        manifest: &Manifest,
-        hash: Hash,
+        heading: Heading,
         state: OwnerState,
-        view: RecordView,
-    ) -> Result<(), Refusal> {
-        let owner = &manifest.owner;
+        unix_ms: u64,
+        keyring: &dyn Keyring,
+    ) -> Result<Merge, Refusal> {
+        let number = (heading.epoch, heading.sequence);
+        // Older or the very same, as nearly always: not even hashed.
+        if self.version(&heading.owner).is_some_and(|known| number < known)
+            || self.owners.get(&heading.owner).is_some_and(|known| known.state.manifest == state.manifest)
+        {
+            return Ok(Merge::Known(heading.owner));
+        }
+        let hash = hash_of(&state.manifest, keyring);
+        let version = (heading.epoch, heading.sequence, hash);
+        if self.full_version(&heading.owner).is_some_and(|known| version <= known) {
+            return Ok(Merge::Known(heading.owner));
+        }
+        if heading.epoch.is_too_far_ahead(unix_ms) {
+            return Err(Refusal::EpochAhead { owner: heading.owner });
+        }
+        let opened = match keyring.opened(&state) {
+            Some(opened) => opened,
+            None => {
+                let view = heading.open(&state, keyring)?;
+                let opened = Opened { state: Arc::new(state), view: Arc::new(view) };
+                keyring.keep_opened(&opened);
+                opened
+            }
+        };
+        self.insert(&heading, hash, opened)?;
+        self.show(&heading.owner, keyring);
+        Ok(Merge::New(heading.owner))
+    }
+
+    fn insert(&mut self, heading: &Heading, hash: Hash, opened: Opened) -> Result<(), Refusal> {
+        let (owner, Opened { state, view }) = (&heading.owner, opened);
         // Enrolment hands no coordinator's id to a worker; a coordinator's CA might.
         let role = self.owners.get(owner).map(|owner| owner.view.signer.id.role);
         if role == Some(Role::Coordinator) && view.signer.id.role != Role::Coordinator {
@@ -130,13 +143,7 @@ impl Store {
         self.floors.remove(owner);
         self.owners.insert(
             owner.clone(),
-            Owner {
-                epoch: manifest.epoch,
-                sequence: manifest.sequence,
-                hash,
-                state: Arc::new(state),
-                view: Arc::new(view),
-            },
+            Owner { epoch: heading.epoch, sequence: heading.sequence, hash, state, view },
         );
         Ok(())
     }
@@ -178,7 +185,7 @@ impl Store {
 
     /// All owners, by node id.
     pub fn owners(&self) -> impl Iterator<Item = (&NodeId, &Owner)> {
-        self.owners.iter()
+        BTreeMap::from_iter(&self.owners).into_iter()
     }
 
     /// Forgets an owner that has long been gone, keeping its floor. Floors are as few as owners may be;

@@ -101,8 +101,8 @@ fn cut(digest: [u8; 32]) -> Hash {
 /// The leaves, by place.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// Nearly always one each.
-    leaves: BTreeMap<u64, BTreeMap<NodeId, Hash>>,
+    /// Nearly always one each; of more, in the order of their ids.
+    leaves: BTreeMap<u64, Box<[(NodeId, Hash)]>>,
     known: BTreeMap<Prefix, Hash>,
 }
 
@@ -110,16 +110,18 @@ impl Tree {
     /// Sets an owner's leaf, or takes it out.
     pub(super) fn set(&mut self, owner: &NodeId, leaf: Option<Hash>, keyring: &dyn Keyring) {
         let place = place_of(owner, keyring);
-        let before = match leaf {
-            Some(leaf) => self.leaves.entry(place).or_default().insert(owner.clone(), leaf),
-            None => self.leaves.get_mut(&place).and_then(|here| here.remove(owner)),
-        };
+        let here = self.leaves.get(&place).map_or(&[][..], |here| here);
+        let before = here.iter().find(|(id, _)| id == owner).map(|(_, hash)| *hash);
         if before == leaf {
             return;
         }
-        if leaf.is_none() && self.leaves.get(&place).is_some_and(BTreeMap::is_empty) {
-            self.leaves.remove(&place);
-        }
+        let mut here: Vec<_> = here.iter().filter(|(id, _)| id != owner).cloned().collect();
+        here.extend(leaf.map(|leaf| (owner.clone(), leaf)));
+        here.sort();
+        match here.is_empty() {
+            true => self.leaves.remove(&place),
+            false => self.leaves.insert(place, here.into()),
+        };
         for depth in 0..=MAX_DEPTH {
             self.known.remove(&Prefix::of(place, depth));
         }
@@ -127,7 +129,7 @@ impl Tree {
 
     fn range(&self, range: Prefix) -> impl Iterator<Item = (&NodeId, &Hash)> {
         let places = self.leaves.range(range.digits..=range.digits | Prefix::below(range.depth));
-        places.flat_map(|(_, here)| here)
+        places.flat_map(|(_, here)| here).map(|(owner, hash)| (owner, hash))
     }
 
     /// The owners of a range, if they are few or the range is the smallest.

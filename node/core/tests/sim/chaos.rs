@@ -1,13 +1,12 @@
 //! Random faults, then peace: whatever happened, all agree in the end.
 
-use crate::{
-    converges,
-    net::{Weather, World},
-    secs,
-};
+use crate::{converges, links::Weather, secs, world::World};
 use p2p_core::Moment;
 use rand::{RngExt as _, seq::IndexedRandom as _};
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -68,7 +67,7 @@ fn chaos(seed: u64, count: usize) -> World {
             Clock => world.processes[index].clock = world.rng().random_range(-120_000..120_000),
             Change => {
                 let bad = world.rng().random_bool(0.5);
-                world.weather = match bad {
+                world.links.weather = match bad {
                     true => Weather { loss: 0.1, reset: 0.01, drop: 0.05, double: 0.02, swap: 0.02 },
                     false => Weather { loss: 0.01, ..Weather::default() },
                 };
@@ -82,7 +81,7 @@ fn chaos(seed: u64, count: usize) -> World {
         }
     }
     heal(&mut world);
-    world.weather = Weather::default();
+    world.links.weather = Weather::default();
     world
 }
 
@@ -120,31 +119,54 @@ fn all_agree_after_any_faults() {
     }
 }
 
-fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+/// `FIRST..END` of an environment variable.
+fn range(name: &str, default: &str) -> Range<u64> {
+    let text = std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let bounds =
+        text.split_once("..").and_then(|(first, end)| Some((first.parse().ok()?, end.parse().ok()?)));
+    let (first, end) = bounds.unwrap_or_else(|| panic!("{name} is FIRST..END, two numbers; not {text:?}"));
+    first..end
 }
 
-/// `SIM_SEEDS` (0..1000) at `SIM_NODES` (64).
+/// `SIM_SEEDS` (0..1000), each at a number of nodes within `SIM_NODES` (3..65). Runs them all, names those that failed, and
+/// then fails itself.
 #[test]
 #[ignore = "long: run it in a release build"]
 fn campaign() {
-    let seeds = std::env::var("SIM_SEEDS").unwrap_or_else(|_| "0..1000".to_owned());
-    let (first, end) = seeds.split_once("..").expect("SIM_SEEDS is FIRST..END");
-    let seeds: Range<u64> = first.parse().expect("a number")..end.parse().expect("a number");
-    let (count, mut longest) = (setting("SIM_NODES", 64), (Duration::ZERO, 0));
-    for seed in seeds.clone() {
-        longest = longest.max((survives(seed, count), seed));
-        if seed % 10 == 9 {
+    let (seeds, sizes) = (range("SIM_SEEDS", "0..1000"), range("SIM_NODES", "3..65"));
+    let (started, all) = (Instant::now(), seeds.clone().count());
+    let (mut longest, mut failed) = ((Duration::ZERO, 0), Vec::new());
+    let (mut shown, span) = (Instant::now(), (sizes.end - sizes.start).max(1));
+    for (done, seed) in (1..).zip(seeds.clone()) {
+        let count = (sizes.start + seed % span) as usize;
+        match std::panic::catch_unwind(|| survives(seed, count)) {
+            Ok(took) => longest = longest.max((took, seed)),
+            Err(_) => {
+                println!(
+                    "seed {seed} at {count} nodes FAILED; again: SIM_SEEDS={seed}..{} with the same sizes",
+                    seed + 1
+                );
+                failed.push(seed);
+            }
+        }
+        if shown.elapsed() >= secs(10) || done == all {
+            shown = Instant::now();
+            let (elapsed, left) = (started.elapsed(), (all - done) as u32);
+            let still = elapsed / done as u32 * left;
             println!(
-                "seed {seed}: fine so far; the longest way to agreement took {:?} (seed {})",
-                longest.0, longest.1
+                "{done} of {all} seeds, {} failed; {:.0} s so far, about {:.0} s to go",
+                failed.len(),
+                elapsed.as_secs_f64(),
+                still.as_secs_f64()
             );
         }
     }
     println!(
-        "{} seeds at {count} nodes: the longest way to agreement took {:?} (seed {})",
-        seeds.count(),
+        "seeds {seeds:?} at {sizes:?} nodes: {} held, {} failed; the longest way to agreement took {:?} (seed {})",
+        all - failed.len(),
+        failed.len(),
         longest.0,
         longest.1
     );
+    assert!(failed.is_empty(), "seeds {failed:?} failed");
 }

@@ -1,6 +1,6 @@
-//! Figures of clusters of any size, as JSON lines: what the plots of ARCHITECTURE.md are made of.
+//! Figures of clusters of any size, as lines of CSV: what the plots of ARCHITECTURE.md are made of.
 
-use crate::{TICK, net::World, secs};
+use crate::{TICK, secs, world::World};
 use p2p_proto::v1::MemberState;
 use std::time::{Duration, Instant};
 
@@ -19,39 +19,78 @@ fn millis(time: Option<Duration>) -> f64 {
 fn figures() {
     let sizes = std::env::var("SIM_SIZES").unwrap_or_else(|_| "16,64,128,256,512,1000".to_owned());
     let loss: f64 = std::env::var("SIM_LOSS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.01);
+    println!("{COLUMNS}");
     for size in sizes.split(',').map(|text| text.parse::<usize>().expect("a number")) {
         figures_of(size, loss);
     }
 }
 
+/// What the simulator itself costs: 1,000 nodes that join at once, over ten minutes.
+#[test]
+#[ignore = "a minute in a release build"]
+fn speed() {
+    let (size, started) = (1000, Instant::now());
+    let mut world = World::of(size, 1);
+    world.links.weather.loss = 0.01;
+    world.run(secs(600));
+    let wall = started.elapsed();
+    world.agrees().expect("ten minutes are enough");
+    println!(
+        "{size} nodes, {:?} of virtual time, {:.1} s of real time",
+        world.now.elapsed(),
+        wall.as_secs_f64()
+    );
+}
+
+/// Peak memory of this process, MiB; none where the system does not tell.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1024.0)
+}
+
+const COLUMNS: &str = "nodes,loss,join_ms,join_bytes_per_node,idle_bytes_per_node_s,idle_frames_per_node_s,change_999_ms,\
+    change_all_ms,killed_down_all_ms,silent_down_all_ms,false_downs_600_s,slow_false_downs_600_s,wall_s,peak_mib";
+
 fn figures_of(size: usize, loss: f64) {
     let (wall, mut world) = (Instant::now(), World::of(size, 1));
-    world.weather.loss = loss;
+    world.links.weather.loss = loss;
     let join = world.until(secs(180), TICK, |world| (0..size).all(|index| world.alive(index) == size));
-    let join_wall = wall.elapsed();
     let join_bytes = world.traffic().bytes as f64 / size as f64;
     world.run(secs(60));
     let (before, downs) = (world.traffic(), world.tally.false_downs);
-    let quiet = Instant::now();
     world.run(secs(600));
-    let idle_wall = quiet.elapsed();
     let after = world.traffic();
     let per_node = |before: u64, after: u64| (after - before) as f64 / 600.0 / size as f64;
-    let (idle_bytes, idle_frames) =
-        (per_node(before.bytes, after.bytes), per_node(before.frames, after.frames));
+    let (bytes, frames) = (per_node(before.bytes, after.bytes), per_node(before.frames, after.frames));
     let false_downs = world.tally.false_downs - downs;
+    let slow = slow_nodes(&mut world, size);
     let changes: Vec<(f64, f64)> = (1..=9).map(|version| change(&mut world, size, version)).collect();
-    let kills: Vec<f64> = (1..=5).map(|number| kill(&mut world, number * size / 6, false)).collect();
+    let most = median(changes.iter().map(|(most, _)| *most).collect());
+    let all = median(changes.iter().map(|(_, all)| *all).collect());
+    let mut kills = |refuses, first: usize| {
+        median((0..5).map(|number| kill(&mut world, (first + 2 * number) * size / 11, refuses)).collect())
+    };
+    let (killed, silent) = (kills(true, 1), kills(false, 2));
     println!(
-        r#"{{"nodes":{size},"loss":{loss},"join_ms":{:.0},"join_bytes_per_node":{join_bytes:.0},"idle_bytes_per_node_s":{idle_bytes:.1},"idle_frames_per_node_s":{idle_frames:.2},"change_999_ms":{:.0},"change_all_ms":{:.0},"silent_down_all_ms":{:.0},"false_downs_600_s":{false_downs},"join_wall_s":{:.1},"idle_600_s_wall_s":{:.1},"wall_s":{:.1}}}"#,
+        "{size},{loss},{:.0},{join_bytes:.0},{bytes:.1},{frames:.2},{most:.0},{all:.0},{killed:.0},{silent:.0},{false_downs},\
+         {slow},{:.1},{:.0}",
         millis(join),
-        median(changes.iter().map(|(most, _)| *most).collect()),
-        median(changes.iter().map(|(_, all)| *all).collect()),
-        median(kills),
-        join_wall.as_secs_f64(),
-        idle_wall.as_secs_f64(),
         wall.elapsed().as_secs_f64(),
+        peak_mib().unwrap_or(f64::NAN),
     );
+}
+
+/// False downs in ten minutes in which one node in a hundred does nothing for two of every four seconds.
+fn slow_nodes(world: &mut World, size: usize) -> u64 {
+    let before = world.tally.false_downs;
+    for _ in 0..150 {
+        for index in (size / 2..size).step_by(100).take(size.div_ceil(100)) {
+            world.processes[index].stalled = world.now + secs(2);
+        }
+        world.run(secs(4));
+    }
+    world.tally.false_downs - before
 }
 
 /// How long a change takes to reach 99.9 %, and all, ms.

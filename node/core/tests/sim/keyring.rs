@@ -3,9 +3,13 @@
 use bytes::Bytes;
 use p2p_core::{
     ClusterId, NodeId, Role, SpiffeId,
-    record::{Keyring, OwnRecords, Signer},
+    record::{self, Keyring, OwnRecords, Signer},
 };
-use p2p_proto::v1::{NodeRecord, ServiceMethod, ServiceRecord};
+use p2p_proto::v1::{NodeRecord, OwnerState, ServiceMethod, ServiceRecord};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 pub fn cluster() -> ClusterId {
     "sim".parse().expect("a cluster id")
@@ -30,8 +34,19 @@ pub fn records(owner: &NodeId, services: usize, version: u64) -> OwnRecords {
     }
 }
 
+/// States that some node of the cluster has opened: the others need not, and all hold one copy.
+pub type Opened = Mutex<HashMap<u64, record::Opened>>;
+
 /// Hashes and "signs" in the name of one node.
-pub struct SimKeyring(pub NodeId);
+pub struct SimKeyring {
+    pub own: NodeId,
+    pub opened: Arc<Opened>,
+}
+
+fn key(state: &OwnerState) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = hash(&[&state.manifest]);
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
 
 /// Eight bytes at a time: multiply and fold, as wyhash does.
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
@@ -65,7 +80,7 @@ impl Keyring for SimKeyring {
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
-        hash(&[b"key", self.0.as_str().as_bytes(), message]).to_vec()
+        hash(&[b"key", self.own.as_str().as_bytes(), message]).to_vec()
     }
 
     fn verify(&self, chain: &[Bytes], message: &[u8], signature: &[u8]) -> Result<Signer, String> {
@@ -86,5 +101,14 @@ impl Keyring for SimKeyring {
         _unix_s: u64,
     ) -> Result<Signer, String> {
         self.verify(chain, message, signature)
+    }
+
+    fn opened(&self, state: &OwnerState) -> Option<record::Opened> {
+        let opened = self.opened.lock().expect("nobody panicked");
+        opened.get(&key(state)).filter(|known| *known.state == *state).cloned()
+    }
+
+    fn keep_opened(&self, opened: &record::Opened) {
+        self.opened.lock().expect("nobody panicked").insert(key(&opened.state), opened.clone());
     }
 }

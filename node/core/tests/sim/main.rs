@@ -2,8 +2,7 @@
 //!
 //! ```sh
 //! cargo test -p p2p-core --test sim                                        # what CI runs
-//! SIM_SEEDS=0..1000 SIM_NODES=64 cargo test --release -p p2p-core --test sim -- --ignored campaign
-//! cargo test --release -p p2p-core --test sim -- --ignored --nocapture figures
+//! scripts/simulate.sh                                                      # long campaigns, figures, speed
 //! ```
 //!
 //! A run that fails prints its seed and its last events; the same seed fails in the same way again.
@@ -20,11 +19,14 @@
 mod chaos;
 mod figures;
 mod keyring;
-mod net;
+mod links;
+mod queue;
+mod world;
 
-use net::{Weather, World};
+use links::Weather;
 use p2p_proto::v1::MemberState;
 use std::time::Duration;
+use world::World;
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -49,7 +51,7 @@ fn converges(world: &mut World, limit: Duration) -> Duration {
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut world = World::of(12, seed);
-        world.weather = Weather { loss: 0.05, reset: 0.005, drop: 0.01, double: 0.01, swap: 0.01 };
+        world.links.weather = Weather { loss: 0.05, reset: 0.005, drop: 0.01, double: 0.01, swap: 0.01 };
         world.run(secs(20));
         world.crash(3, true);
         world.run(secs(20));
@@ -63,7 +65,7 @@ fn the_same_seed_gives_the_same_run() {
 
 fn join_and_notice_a_crash(count: usize) {
     let mut world = World::of(count, 1);
-    world.weather.loss = 0.01;
+    world.links.weather.loss = 0.01;
     let joined = world.until(secs(60), secs(1), |world| (0..count).all(|index| world.alive(index) == count));
     println!("{count} nodes at 1 % loss: all see all after {:?}", joined.expect("all join"));
     converges(&mut world, secs(30));

@@ -1,6 +1,6 @@
 //! Packets that must change nothing, and the encoding that all releases of one protocol version share.
 
-use super::super::{CodecError, Identity, Liveness, MAX_PACKET, Membership, PacketError};
+use super::super::{CodecError, Identity, Life, Liveness, MAX_PACKET, Membership, PacketError};
 use super::group::{Group, alone};
 use crate::{
     Epoch, Moment,
@@ -40,7 +40,7 @@ fn refused(target: &mut Membership, packet: &[u8]) -> PacketError {
 }
 
 fn ahead() -> Identity {
-    Identity { epoch: Epoch(START_MS + Epoch::MAX_AHEAD_MS + 1), ..life("n1", 0, 1001) }
+    Life { epoch: Epoch(START_MS + Epoch::MAX_AHEAD_MS + 1), ..life("n1", 0, 1001).into() }.into()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn an_epoch_more_than_a_day_ahead_is_refused_wherever_it_stands() {
     assert!(error.to_string().ends_with("of node n1 lies more than 24 h ahead of this node's clock"));
 
     let good = Member::alive(life("n3", 0, 1003));
-    let bad = Member::alive(Identity { node: node("n2"), ..ahead() });
+    let bad = Member::alive(Life { node: node("n2"), ..ahead().into() }.into());
     let piggyback = packet(life("n1", 0, 1001), &n0, Message::Gossip, &[good, bad]);
     assert!(matches!(refused(&mut n0, &piggyback), PacketError::Codec(CodecError::EpochAhead { .. })));
 

@@ -1,22 +1,21 @@
-//! A network of engines in virtual time: one seeded generator, one ordered queue, no clock. The same seed gives the same
-//! run, event by event; [`World::fingerprint`] tells two runs apart.
-//!
-//! Links are TCP-like: the first message pays for a handshake, later ones arrive in order, a lost segment delays what
-//! comes behind it, a reset loses what is under way. On top of that frames may be dropped, doubled and swapped, as if
-//! queues overflowed.
+//! Processes that run engines in virtual time: one seeded generator, one ordered queue, no clock. The same seed gives
+//! the same run, event by event; [`World::fingerprint`] tells two runs apart. What lies between them is `links`.
 
-use crate::keyring::{SimKeyring, cluster, records};
+use crate::{
+    keyring::{Opened, SimKeyring, cluster, records},
+    links::{Links, Traffic},
+    queue::Queue,
+};
 use p2p_core::{
     Epoch, Moment, NodeId,
     gossip::{Effect, Engine, EngineConfig, Event, IntervalSettings, hello, negotiate},
-    membership::Identity,
+    membership::{Identity, Life},
 };
 use p2p_proto::v1::{GossipMessage, MemberState, gossip_message::Kind};
 use prost::Message as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -24,30 +23,10 @@ use std::{
 
 /// The wall clock when virtual time starts.
 pub const START_MS: u64 = 1_800_000_000_000;
-/// A lost segment is sent again after so long, then twice as long (RFC 6298's lower bound as Linux has it).
-const RETRANSMIT: Duration = Duration::from_millis(200);
-/// TCP's and TLS's round trips before the first frame, and what the handshake costs in CPU.
-const HANDSHAKE_TRIPS: u32 = 5;
-const HANDSHAKE_CPU: Duration = Duration::from_millis(2);
 /// More inputs to one node at one moment are a loop that does not let time pass.
 const INPUTS_PER_MOMENT: u32 = 100_000;
 /// Events shown when a run fails.
 const TAIL: usize = 60;
-
-/// How bad the network is. Shares of messages, 0 to 1.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    /// Segments lost and sent again.
-    pub loss: f64,
-    /// Messages after which the connection is reset.
-    pub reset: f64,
-    /// Frames lost for good.
-    pub drop: f64,
-    /// Frames that arrive twice.
-    pub double: f64,
-    /// Frames that do not keep the order.
-    pub swap: f64,
-}
 
 /// One started process.
 pub struct Process {
@@ -68,14 +47,6 @@ pub struct Process {
     inputs: (Moment, u32),
 }
 
-/// What was sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Traffic {
-    pub frames: u64,
-    /// Encoded messages, without TLS and TCP.
-    pub bytes: u64,
-}
-
 /// What a run has shown so far.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -88,59 +59,26 @@ pub struct Tally {
     pub events: u64,
 }
 
+#[derive(Clone)]
 enum Input {
     Wake,
-    Message { from: usize, message: Kind },
+    Message { from: usize, message: Box<Kind> },
     Connected { with: usize },
     Refused { node: NodeId },
-}
-
-struct Due {
-    at: Moment,
-    sequence: u64,
-    to: usize,
-    input: Input,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.sequence) == (other.at, other.sequence)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
-/// One direction of a connection.
-#[derive(Clone, Copy)]
-struct Link {
-    /// When what is sent last arrives.
-    busy: Moment,
 }
 
 pub struct World {
     pub now: Moment,
     pub processes: Vec<Process>,
-    pub weather: Weather,
-    /// One way through the network, between these.
-    pub latency: (Duration, Duration),
+    pub links: Links,
     /// Pause between exchanges of the nodes started from now on.
     pub interval: Duration,
     pub services: usize,
     pub tally: Tally,
     seed: u64,
     rng: StdRng,
-    queue: BinaryHeap<Reverse<Due>>,
-    sequence: u64,
-    links: HashMap<(usize, usize), Link>,
+    queue: Queue<(usize, Input)>,
+    opened: Arc<Opened>,
     listeners: HashMap<SocketAddr, usize>,
     fingerprint: u64,
     tail: VecDeque<String>,
@@ -172,21 +110,24 @@ fn word(kind: &Kind) -> (&'static str, u64) {
     }
 }
 
+/// Which process bears the name.
+fn number(node: &NodeId) -> usize {
+    node.as_str()[1..].parse().expect("n and a number")
+}
+
 impl World {
     pub fn new(seed: u64) -> Self {
         Self {
             now: Moment::default(),
             processes: Vec::new(),
-            weather: Weather::default(),
-            latency: (Duration::from_micros(500), Duration::from_millis(2)),
+            links: Links::new(),
             interval: Duration::from_secs(5),
             services: 1,
             tally: Tally::default(),
             seed,
             rng: StdRng::seed_from_u64(seed),
-            queue: BinaryHeap::new(),
-            sequence: 0,
-            links: HashMap::new(),
+            queue: Queue::new(),
+            opened: Arc::default(),
             listeners: HashMap::new(),
             fingerprint: 0,
             tail: VecDeque::new(),
@@ -215,13 +156,14 @@ impl World {
     pub fn start_new(&mut self) -> usize {
         let number = self.processes.len();
         let address = SocketAddr::from(([10, 0, (number / 250) as u8, (number % 250) as u8 + 1], 7946));
-        let own = Identity {
+        let own: Identity = Life {
             node: format!("n{number}").parse().expect("a node id"),
             epoch: Epoch(self.unix_ms(0)),
             generation: 0,
             instance: number as u32,
             address,
-        };
+        }
+        .into();
         let (engine, node) = (self.engine(&own), own.node.clone());
         self.processes.push(Process {
             engine,
@@ -243,7 +185,7 @@ impl World {
 
     fn engine(&mut self, own: &Identity) -> Engine {
         let config = EngineConfig { cluster: cluster(), interval: IntervalSettings::fixed(self.interval) };
-        let keyring = Arc::new(SimKeyring(own.node.clone()));
+        let keyring = Arc::new(SimKeyring { own: own.node.clone(), opened: self.opened.clone() });
         let rng = StdRng::from_rng(&mut self.rng);
         Engine::new(config, own.clone(), self.unix_ms(0), keyring, rng)
     }
@@ -252,13 +194,14 @@ impl World {
     pub fn restart(&mut self, index: usize) {
         let process = &self.processes[index];
         let epoch = process.engine.own().epoch.0 + 1;
-        let own = Identity {
+        let own: Identity = Life {
             node: process.node.clone(),
             epoch: Epoch(epoch.max(self.unix_ms(process.clock))),
             generation: 0,
             instance: self.rng.random(),
             address: process.address,
-        };
+        }
+        .into();
         let engine = self.engine(&own);
         let process = &mut self.processes[index];
         (process.engine, process.running, process.wake) = (engine, true, None);
@@ -274,24 +217,14 @@ impl World {
         self.note(|| format!("n{index} crashes"));
         // Whoever has a connection sees it break, dials, and is refused.
         let peers: Vec<usize> =
-            (0..self.processes.len()).filter(|peer| self.is_linked(*peer, index)).collect();
+            (0..self.processes.len()).filter(|peer| self.links.is_open(*peer, index)).collect();
         for peer in peers {
-            self.cut(peer, index);
+            self.links.close(peer, index);
             if refuses {
-                let trip = self.trip() + self.trip();
+                let trip = self.there_and_back();
                 self.enqueue(self.now + trip, peer, Input::Refused { node: node.clone() });
             }
         }
-    }
-
-    /// Ends the connection between two nodes, if there is one.
-    pub fn cut(&mut self, one: usize, other: usize) {
-        self.links.remove(&(one, other));
-        self.links.remove(&(other, one));
-    }
-
-    fn is_linked(&self, one: usize, other: usize) -> bool {
-        self.links.contains_key(&(one, other))
     }
 
     /// Publishes the node's records with a version.
@@ -380,16 +313,14 @@ impl World {
     /// Lets `time` pass.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
-            let Some(Reverse(due)) = self.queue.pop() else { break };
-            self.now = self.now.max(due.at);
-            self.deliver(due);
+        while let Some((at, (to, input))) = self.queue.pop(end) {
+            self.now = self.now.max(at);
+            self.deliver(to, input);
         }
         self.now = end;
     }
 
-    fn deliver(&mut self, due: Due) {
-        let Due { to, input, .. } = due;
+    fn deliver(&mut self, to: usize, input: Input) {
         let process = &mut self.processes[to];
         if process.stalled > self.now {
             let until = process.stalled;
@@ -416,7 +347,7 @@ impl World {
                 let (kind, code) = word(&message);
                 self.mark(code, from, to);
                 self.note(|| format!("{kind} n{from} > n{to}"));
-                if self.processes[to].engine.receive(now, unix_ms, &peer, message).is_err() {
+                if self.processes[to].engine.receive(now, unix_ms, &peer, *message).is_err() {
                     self.tally.refused += 1;
                 }
             }
@@ -452,7 +383,9 @@ impl World {
     fn settle(&mut self, index: usize) {
         let (now, unix_ms) = (self.now, self.unix_ms(self.processes[index].clock));
         self.processes[index].engine.settle(now, unix_ms);
+        let mut quiet = true;
         while let Some(event) = self.processes[index].engine.next_event() {
+            quiet = false;
             self.happened(index, &event);
         }
         while let Some(effect) = self.processes[index].engine.next_effect() {
@@ -463,11 +396,14 @@ impl World {
             }
         }
         let process = &mut self.processes[index];
-        let own = process.engine.members().get(&process.node);
-        assert!(
-            own.is_some_and(|own| own.state == MemberState::Alive && own.epoch == process.engine.own().epoch),
-            "n{index} sees itself as {own:?}"
-        );
+        if !quiet {
+            let own = process.engine.members().get(&process.node);
+            let epoch = process.engine.own().epoch;
+            assert!(
+                own.is_some_and(|own| own.state == MemberState::Alive && own.epoch == epoch),
+                "n{index} sees itself as {own:?}"
+            );
+        }
         let deadline = process.engine.next_deadline();
         if process.wake.is_none_or(|wake| deadline < wake) {
             process.wake = Some(deadline);
@@ -482,12 +418,8 @@ impl World {
         match event {
             Event::Member { node, to: MemberState::Down, .. } => {
                 let own = &self.processes[index];
-                let unjust = self.processes.iter().any(|other| {
-                    other.node == *node
-                        && other.running
-                        && other.island == own.island
-                        && other.stalled <= self.now
-                });
+                let other = &self.processes[number(node)];
+                let unjust = other.running && other.island == own.island && other.stalled <= self.now;
                 self.tally.false_downs += u64::from(unjust);
             }
             Event::Renewed => self.tally.renewals += 1,
@@ -517,21 +449,17 @@ impl World {
         from.running && to.running && from.island == to.island
     }
 
-    fn trip(&mut self) -> Duration {
-        let (least, most) = self.latency;
-        let span = u64::try_from((most - least).as_nanos()).expect("a short trip").max(1);
-        least + Duration::from_nanos(self.rng.random_range(0..span))
+    fn there_and_back(&mut self) -> Duration {
+        self.links.trip(&mut self.rng) + self.links.trip(&mut self.rng)
     }
 
     /// Opens a connection, unless there is one. The first frames arrive behind the handshake.
     fn dial(&mut self, from: usize, to: usize) {
-        if self.is_linked(from, to) {
+        if self.links.is_open(from, to) {
             return;
         }
         self.tally.dials += 1;
-        let ready = self.now + self.trip() * HANDSHAKE_TRIPS + HANDSHAKE_CPU;
-        self.links.insert((from, to), Link { busy: ready });
-        self.links.insert((to, from), Link { busy: ready });
+        let ready = self.links.open(self.now, from, to, &mut self.rng);
         self.enqueue(ready, from, Input::Connected { with: to });
         self.enqueue(ready, to, Input::Connected { with: from });
     }
@@ -543,14 +471,14 @@ impl World {
         let sent = &mut self.processes[from].sent;
         sent.frames += 1;
         sent.bytes += message.encoded_len() as u64;
-        let number: usize = to.as_str()[1..].parse().expect("n and a number");
-        if !self.is_linked(from, number) {
+        let number = number(to);
+        if !self.links.is_open(from, number) {
             // Nobody knows the address of a node that only answered.
             let target = self.listeners.get(&address).copied().filter(|target| *target == number);
             let Some(target) = target else { return };
             let there = &self.processes[target];
             if !there.running && there.refuses && there.island == self.processes[from].island {
-                let trip = self.trip() + self.trip();
+                let trip = self.there_and_back();
                 return self.enqueue(self.now + trip, from, Input::Refused { node: to.clone() });
             }
             if !self.can_reach(from, target) {
@@ -560,45 +488,22 @@ impl World {
         }
         if !self.can_reach(from, number) {
             // It waits for an acknowledgement that does not come.
-            return self.cut(from, number);
+            return self.links.close(from, number);
         }
-        let Some(kind) = message.kind else { return };
-        self.transmit(from, number, kind);
-    }
-
-    fn chance(&mut self, share: f64) -> bool {
-        share > 0.0 && self.rng.random_bool(share)
-    }
-
-    fn transmit(&mut self, from: usize, to: usize, message: Kind) {
-        let weather = self.weather;
-        if self.chance(weather.drop) {
+        let (Some(kind), Some(arrival)) =
+            (message.kind, self.links.carry(self.now, from, number, &mut self.rng))
+        else {
             return;
+        };
+        let input = Input::Message { from, message: Box::new(kind) };
+        if arrival.twice {
+            self.enqueue(arrival.at, number, input.clone());
         }
-        if self.chance(weather.reset) {
-            return self.cut(from, to);
-        }
-        let mut arrival = self.now + self.trip();
-        let mut pause = RETRANSMIT;
-        while self.chance(weather.loss) {
-            arrival = arrival + pause;
-            pause *= 2;
-        }
-        if !self.chance(weather.swap)
-            && let Some(link) = self.links.get_mut(&(from, to))
-        {
-            arrival = arrival.max(link.busy);
-            link.busy = arrival;
-        }
-        if self.chance(weather.double) {
-            self.enqueue(arrival, to, Input::Message { from, message: message.clone() });
-        }
-        self.enqueue(arrival, to, Input::Message { from, message });
+        self.enqueue(arrival.at, number, input);
     }
 
     fn enqueue(&mut self, at: Moment, to: usize, input: Input) {
-        self.sequence += 1;
-        self.queue.push(Reverse(Due { at, sequence: self.sequence, to, input }));
+        self.queue.push(at, (to, input));
     }
 
     fn mark(&mut self, code: u64, from: usize, to: usize) {
