@@ -23,12 +23,12 @@ pub struct Refused {
     /// Why.
     pub fault: Fault,
     /// The request, to be served elsewhere.
-    pub request: Box<Request<Body>>,
+    pub request: Request<Body>,
 }
 
 /// What serves the methods of a service: any tonic service, or an upstream.
 pub type Handler =
-    Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Refused>> + Send + Sync>;
+    Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Box<Refused>>> + Send + Sync>;
 
 /// Why a service cannot be added.
 #[derive(Debug, thiserror::Error)]

@@ -136,15 +136,19 @@ impl Router {
         let local = method.local.as_ref().or(method.draining.as_ref().filter(|_| forwarded));
         let mut refused = None;
         if let Some(local) = local.filter(|_| here) {
-            match self.serve(local, caller, deadline, request).await? {
-                Ok(response) => return Ok((response, self.registry.node().clone())),
+            self.introduce(local, caller, deadline, &mut request);
+            match within(deadline, (local.handler)(request)).await? {
+                Ok(response) => {
+                    self.served_here.inc();
+                    return Ok((refuse_oversized(response), self.registry.node().clone()));
+                }
                 // Nothing of it was processed: another provider may take it, unless it was meant for this one.
-                Err(Refused { fault, request: whole }) => {
-                    if forwarded || target.is_some() || method.providers.is_empty() {
-                        return Err(fault);
-                    }
-                    request = *whole;
-                    refused = Some(fault);
+                Err(back) if forwarded || target.is_some() || method.providers.is_empty() => {
+                    return Err(back.fault);
+                }
+                Err(mut back) => {
+                    request = std::mem::take(&mut back.request);
+                    refused = Some(back);
                 }
             }
         } else if forwarded {
@@ -154,19 +158,17 @@ impl Router {
             ));
         }
         // Boxed, so that local calls do not carry its room.
-        let forward = Box::pin(self.forward(method, caller, deadline, target, request));
-        let answer = within(deadline, forward).await?;
-        answer.map_err(|fault| refused.filter(|_| fault.reason == Reason::NoProvider).unwrap_or(fault))
+        within(deadline, Box::pin(self.forward(method, caller, deadline, target, request, refused))).await?
     }
 
-    /// Has a service of this node serve a call.
-    async fn serve(
+    /// Tells a service of this node who calls, and a process behind it how long it has.
+    fn introduce(
         &self,
         local: &LocalHandler,
         caller: &Arc<Caller>,
         deadline: Option<Instant>,
-        mut request: Request<Body>,
-    ) -> Result<Result<Response<Body>, Refused>, Fault> {
+        request: &mut Request<Body>,
+    ) {
         // Calls that this node makes for a caller come without it.
         if request.extensions().get::<Arc<Caller>>().is_none() {
             request.extensions_mut().insert(caller.clone());
@@ -175,13 +177,9 @@ impl Router {
         if let Some(deadline) = deadline.filter(|_| local.upstream) {
             request.headers_mut().insert("grpc-timeout", timeout_header(deadline));
         }
-        let answer = within(deadline, (local.handler)(request)).await?;
-        if answer.is_ok() {
-            self.served_here.inc();
-        }
-        Ok(answer.map(refuse_oversized))
     }
 
+    /// `refused` says why this node itself does not serve what it provides, for the case that nobody else does.
     async fn forward(
         &self,
         method: &Method,
@@ -189,6 +187,7 @@ impl Router {
         deadline: Option<Instant>,
         target: Option<NodeId>,
         mut request: Request<Body>,
+        refused: Option<Box<Refused>>,
     ) -> Result<(Response<Body>, NodeId), Fault> {
         let mut candidates = self.candidates(method, target.as_ref())?;
         let headers = request.headers_mut();
@@ -197,7 +196,7 @@ impl Router {
             headers.remove(name);
         }
         request.extensions_mut().clear();
-        let mut last = None;
+        let mut last = refused.map(|refused| refused.fault);
         // Kept for another provider, where there is one.
         let replay = (candidates.len() > 1).then(|| Replay::of(&mut request));
         for _ in 0..MAX_TRIES {

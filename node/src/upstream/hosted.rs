@@ -1,17 +1,15 @@
-//! All upstreams of a node: what is configured, what is registered, and how each stands.
+//! All upstreams of a node: how each stands, and what the registry shows of it.
 
 use super::{
-    health,
-    learn::{Learned, learn},
+    learn::Learned,
     metrics::UpstreamMetrics,
     problem::Problem,
     relay::Upstream,
     spec::Spec,
-    state::{ServiceFile, Stored, StoredRegistration, StoredService, state_of},
+    state::{ServiceFile, state_of},
 };
 use crate::{
     config::service::MAX_SERVICES,
-    error::{Fault, Reason},
     identity::IdentityStore,
     registry::{LocalService, Registry},
     telemetry::Metrics,
@@ -33,17 +31,6 @@ use tokio::{task::AbortHandle, time::Instant};
 /// beyond it nobody would take them.
 const MAX_RECORDS_BYTES: usize = MAX_OWNER_BYTES * 3 / 4;
 
-/// What an admin asks for.
-#[derive(Clone, Debug)]
-pub struct Registration {
-    /// The upstream.
-    pub spec: Spec,
-    /// Who asks.
-    pub by: String,
-    /// How long it outlives the last health check that passed; `None` for ever.
-    pub lease: Option<Duration>,
-}
-
 /// How one upstream stands.
 #[derive(Debug)]
 pub(super) struct Hosted {
@@ -58,12 +45,12 @@ pub(super) struct Hosted {
     /// When a look at it passed last, or it was started.
     pub(super) renewed: (Instant, SystemTime),
     /// What the registry shows of it.
-    shown: Option<(ServiceState, [u8; 32])>,
-    task: Option<AbortHandle>,
+    pub(super) shown: Option<(ServiceState, [u8; 32])>,
+    pub(super) task: Option<AbortHandle>,
 }
 
 impl Hosted {
-    fn new(
+    pub(super) fn new(
         upstream: Arc<Upstream>,
         registered: Option<(String, Option<Duration>)>,
         asked: ServiceState,
@@ -121,9 +108,9 @@ pub struct Upstreams {
     pub(super) metrics: UpstreamMetrics,
     services: Mutex<BTreeMap<ServiceName, Hosted>>,
     /// Locked by blocking threads only.
-    file: Arc<Mutex<ServiceFile>>,
+    pub(super) file: Arc<Mutex<ServiceFile>>,
     /// Held while something is registered, deregistered or set, so that disk and memory agree.
-    change: tokio::sync::Mutex<()>,
+    pub(super) change: tokio::sync::Mutex<()>,
 }
 
 impl Upstreams {
@@ -209,7 +196,7 @@ impl Upstreams {
     }
 
     /// Puts an upstream in place of an earlier one of its name, and has it looked at from now on.
-    fn insert(self: &Arc<Self>, mut hosted: Hosted) {
+    pub(super) fn insert(self: &Arc<Self>, mut hosted: Hosted) {
         let name = hosted.upstream.name().clone();
         self.metrics.set_healthy(&name, hosted.problem.is_none());
         let mut services = self.services();
@@ -285,148 +272,4 @@ impl Upstreams {
         }
         Ok(())
     }
-
-    /// Registers an upstream once its methods are known and it is kept on disk.
-    ///
-    /// # Errors
-    ///
-    /// When it may not or cannot be; nothing is changed then.
-    pub async fn register(self: &Arc<Self>, registration: Registration) -> Result<(), Fault> {
-        let Registration { spec, by, lease } = registration;
-        let name = spec.name.clone();
-        self.granted(&spec, true).map_err(|problem| Fault::new(Reason::Denied, problem.to_string()))?;
-        let change = self.change.lock().await;
-        if self.services().get(&name).is_some_and(|known| known.registered.is_none()) {
-            return Err(Fault::new(
-                Reason::Precondition,
-                format!("{name} is in the configuration of this node (services:); change it there"),
-            ));
-        }
-        if self.services().len() >= MAX_SERVICES && !self.services().contains_key(&name) {
-            return Err(Fault::new(
-                Reason::Precondition,
-                format!("this node has {MAX_SERVICES} services of upstreams; deregister one first"),
-            ));
-        }
-        let refused = |problem: Problem| {
-            self.metrics.refused(problem.word());
-            Fault::new(Reason::Precondition, format!("{name} at {} is not registered: {problem}", spec.url))
-        };
-        let upstream = Upstream::new(spec.clone(), &self.metrics).map_err(refused)?;
-        let learned = learn(&spec, &upstream.channel).await.map_err(refused)?;
-        self.fits(&name, &learned).map_err(refused)?;
-        let problem = health::check(&spec, &upstream.channel).await.err();
-        drop(change);
-
-        // To the end, also if the caller turns away now: disk and memory agree.
-        let this = self.clone();
-        let commit = tokio::spawn(async move {
-            let _change = this.change.lock().await;
-            let registration = StoredRegistration::new(&spec, by.clone(), lease);
-            let key = spec.name.to_string();
-            this.save(move |stored| {
-                let service = StoredService { registration: Some(registration), ..StoredService::default() };
-                stored.services.insert(key, service);
-            })
-            .await?;
-            let hosted = Hosted {
-                learned: Some(learned),
-                problem,
-                ..Hosted::new(upstream, Some((by, lease)), ServiceState::Serving)
-            };
-            this.insert(hosted);
-            tracing::info!(service = %spec.name, upstream = %spec.url, "service registered");
-            Ok(())
-        });
-        commit.await.map_err(Fault::internal)?
-    }
-
-    /// Forgets a registration. Returns how many calls are still in flight; they finish.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or the disk refuses.
-    pub async fn deregister(self: &Arc<Self>, name: &ServiceName) -> Result<u32, Fault> {
-        let (this, name) = (self.clone(), name.clone());
-        let commit = tokio::spawn(async move {
-            let _change = this.change.lock().await;
-            match this.services().get(&name) {
-                None => return Err(not_hosted(&name)),
-                Some(hosted) if hosted.registered.is_none() => {
-                    return Err(Fault::new(
-                        Reason::Precondition,
-                        format!(
-                            "{name} is in the configuration of this node (services:); remove it there, or disable it"
-                        ),
-                    ));
-                }
-                Some(_) => {}
-            }
-            let key = name.to_string();
-            this.save(move |stored| drop(stored.services.remove(&key))).await?;
-            let removed = this.services().remove(&name);
-            this.registry.withdraw(&name);
-            this.metrics.forget(&name);
-            tracing::info!(service = %name, "service deregistered");
-            let Some(hosted) = removed else { return Ok(0) };
-            if let Some(task) = hosted.task {
-                task.abort();
-            }
-            Ok(hosted.upstream.in_flight())
-        });
-        commit.await.map_err(Fault::internal)?
-    }
-
-    /// Enables, drains or disables an upstream's service, across restarts.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or the disk refuses.
-    pub async fn set_state(self: &Arc<Self>, name: &ServiceName, state: ServiceState) -> Result<(), Fault> {
-        let (this, name) = (self.clone(), name.clone());
-        let commit = tokio::spawn(async move {
-            let _change = this.change.lock().await;
-            let configured = match this.services().get(&name) {
-                None => return Err(not_hosted(&name)),
-                Some(hosted) => hosted.registered.is_none(),
-            };
-            let key = name.to_string();
-            this.save(move |stored| {
-                let service = stored.services.entry(key.clone()).or_default();
-                service.state = state.word().to_owned();
-                // Nothing to remember of a configured service that serves.
-                if configured && state == ServiceState::Serving {
-                    stored.services.remove(&key);
-                }
-            })
-            .await?;
-            if let Some(hosted) = this.services().get_mut(&name) {
-                hosted.asked = state;
-                this.show(hosted);
-            }
-            tracing::info!(service = %name, state = state.word(), "service set");
-            Ok(())
-        });
-        commit.await.map_err(Fault::internal)?
-    }
-
-    async fn save(&self, change: impl FnOnce(&mut Stored) + Send + 'static) -> Result<(), Fault> {
-        let file = self.file.clone();
-        let saved = tokio::task::spawn_blocking(move || {
-            file.lock().unwrap_or_else(PoisonError::into_inner).change(change)
-        });
-        let kept = |error: &dyn std::fmt::Display| {
-            Fault::new(Reason::Precondition, format!("nothing was changed, it could not be kept: {error}"))
-        };
-        saved.await.map_err(Fault::internal)?.map_err(|error| kept(&error))
-    }
-}
-
-fn not_hosted(name: &ServiceName) -> Fault {
-    Fault::new(
-        Reason::NotFound,
-        format!(
-            "this node has no upstream for {name}; ask the node that has (`p2pctl services list -o wide`)"
-        ),
-    )
 }

@@ -73,12 +73,11 @@ impl Upstream {
         })
     }
 
-    async fn call(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Refused> {
+    async fn call(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<Body>, Box<Refused>> {
         let slot = match Slot::take(&self) {
             Ok(slot) => slot,
-            Err(fault) => return Err(self.refuse("busy", fault, Box::new(request))),
+            Err(fault) => return Err(self.refuse("busy", fault, request)),
         };
-        let mut request = Box::new(request);
         prepare(&mut request);
         for _ in 0..TRIES {
             let mut connection = match self.channel.get().await {
@@ -88,11 +87,11 @@ impl Upstream {
                     return Err(self.refuse(error.word(), fault, request));
                 }
             };
-            match connection.send(*request).await {
+            match connection.send(request).await {
                 Ok(response) => return Ok(self.answer(response, slot)),
                 Err(SendError::Unsent(whole)) => {
                     self.channel.forget(&connection).await;
-                    request = whole;
+                    request = *whole;
                 }
                 Err(SendError::Broken(error)) => {
                     let why = connection.foreign().map_or_else(|| error_chain(&error), str::to_owned);
@@ -104,9 +103,9 @@ impl Upstream {
         Err(self.refuse("closed", fault, request))
     }
 
-    fn refuse(&self, reason: &'static str, fault: Fault, request: Box<Request<Body>>) -> Refused {
+    fn refuse(&self, reason: &'static str, fault: Fault, request: Request<Body>) -> Box<Refused> {
         self.metrics.call_failed(self.name(), reason);
-        Refused { fault, request }
+        Box::new(Refused { fault, request })
     }
 
     /// A fault that names the service; where the process listens, and what went wrong there, is for the log.

@@ -146,3 +146,78 @@ impl ServiceFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn spec() -> Spec {
+        Spec {
+            name: "shop.Stock".parse().expect("a name"),
+            url: "https://localhost:8443".parse().expect("a URL"),
+            descriptors: Some(Bytes::from_static(b"\x0a\x00")),
+            health: HealthCheck::Tcp,
+            health_interval: Duration::from_millis(250),
+            max_concurrent: NonZeroU32::new(7),
+            ca_pem: Some(Bytes::from_static(b"pem")),
+        }
+    }
+
+    fn file(directory: &StateDirectory) -> ServiceFile {
+        ServiceFile::load(directory, &"service_state.json".parse().expect("a name")).expect("readable")
+    }
+
+    #[test]
+    fn a_registration_reads_back_as_it_was_and_what_newer_releases_add_stays() {
+        let home = tempfile::tempdir().expect("a directory");
+        let directory = StateDirectory::open(home.path()).expect("opened");
+        let registration = StoredRegistration::new(&spec(), "admin".to_owned(), Some(Duration::from_secs(9)));
+        let service = StoredService {
+            state: ServiceState::Draining.word().to_owned(),
+            registration: Some(registration),
+            ..StoredService::default()
+        };
+        file(&directory)
+            .change(|stored| drop(stored.services.insert("shop.Stock".to_owned(), service)))
+            .expect("kept");
+        let path = directory.path().join("service_state.json");
+        let text = fs::read_to_string(&path).expect("there");
+        let newer = text.replace("\"state\":", "\"weight\": 3,\n\"state\":");
+        fs::write(&path, newer).expect("written");
+
+        let mut again = file(&directory);
+        let service = &again.stored.services["shop.Stock"];
+        assert_eq!(state_of(&service.state), ServiceState::Draining);
+        let registration = service.registration.as_ref().expect("registered");
+        let read = registration.spec("shop.Stock".parse().expect("a name")).expect("whole");
+        assert_eq!(format!("{read:?}"), format!("{:?}", spec()));
+        assert_eq!((registration.lease_seconds, registration.registered_by.as_str()), (9, "admin"));
+        again.change(|_| {}).expect("kept");
+        assert!(fs::read_to_string(&path).expect("there").contains("\"weight\": 3"));
+    }
+
+    #[test]
+    fn what_cannot_be_an_upstream_is_not_started_and_a_damaged_file_is_moved_aside() {
+        let name = || "shop.Stock".parse::<ServiceName>().expect("a name");
+        let whole = StoredRegistration::new(&spec(), String::new(), None);
+        for broken in [
+            StoredRegistration { upstream: "nowhere".to_owned(), ..whole.clone() },
+            StoredRegistration { descriptors: "no base64".to_owned(), ..whole.clone() },
+            StoredRegistration { ca_pem: "?".to_owned(), ..whole.clone() },
+        ] {
+            assert!(broken.spec(name()).is_none(), "{broken:?}");
+        }
+        assert!(whole.spec(name()).is_some());
+        let home = tempfile::tempdir().expect("a directory");
+        let directory = StateDirectory::open(home.path()).expect("opened");
+        fs::write(directory.path().join("service_state.json"), "{\"version\": 1, \"services\": 3}")
+            .expect("written");
+        assert!(file(&directory).stored.services.is_empty());
+        let names = fs::read_dir(directory.path()).expect("listed");
+        let aside = names
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("service_state.json.corrupt-"));
+        assert!(aside, "the damaged file is kept");
+    }
+}

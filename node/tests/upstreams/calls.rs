@@ -2,6 +2,7 @@
 
 use crate::{
     process::{GREETER, Kind, Process, Reflection},
+    proto::DESCRIPTORS,
     support::{
         Binary, Certificates, Client, NodeConfig, TestNode, error_details,
         greeter::{HelloRequest, RepeatRequest},
@@ -186,6 +187,36 @@ async fn a_process_takes_no_more_calls_than_it_should_and_another_provider_takes
             assert_eq!(client.hello("x").await.expect("greeted").node, "g1");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_no_process_took_is_served_by_another_provider() {
+    let certificates = Certificates::new(&["c1:coordinator", "w1:worker", "g1:worker"]);
+    // Published without being asked, and nobody listens there.
+    let gone = Process::start("gone", Kind::default()).await.kill().await;
+    let descriptors = certificates.path("greeter.bin");
+    std::fs::write(&descriptors, DESCRIPTORS).expect("written");
+    let services = format!(
+        "[{{name: {GREETER}, upstream: \"http://{gone}\", health: none, descriptors: \"{}\"}}]",
+        descriptors.display()
+    );
+    let (c1, w1) = two_nodes(&certificates, &services).await;
+    let client = certificates.client(&c1, "admin").await;
+    client.awaits_provider(HELLO, "w1").await;
+    let status = client.hello("x").await.expect_err("nobody listens");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(error_details(&status).error_info().expect("a reason").reason, "PROVIDER_UNREACHABLE");
+
+    let seed = c1.address.to_string();
+    let _g1 = TestNode::start(Binary::Greeter, certificates.config("g1").seeds(&[&seed])).await;
+    for node in [&c1, &w1] {
+        let client = certificates.client(node, "admin").await;
+        client.awaits_provider(HELLO, "g1").await;
+        for _ in 0..20 {
+            assert_eq!(client.hello("x").await.expect("greeted").node, "g1");
+        }
+    }
+    client.awaits_sample("p2p_routed_calls_refused_total", 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,7 +150,7 @@ async fn an_answer_that_is_no_grpc_is_a_precise_status_and_counted() {
     });
     let garbage = raw(|mut connection| async move {
         connection.write_all(b"SSH-2.0-OpenSSH_9.9 and more than nine bytes\r\n").await.ok();
-        connection.read(&mut [0; 1024]).await.ok();
+        tokio::io::copy(&mut connection, &mut tokio::io::sink()).await.ok();
     });
     let hangs_up = raw(|connection| async move { drop(connection) });
     for (address, code, reason, counted) in [
