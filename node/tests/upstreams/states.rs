@@ -3,9 +3,7 @@
 use crate::{
     calls::{HELLO, service, two_nodes, worker},
     process::{GREETER, Kind, Process},
-    support::{
-        Binary, Certificates, Client, TestNode, error_details, eventually, greeter::HelloRequest, in_days,
-    },
+    support::{Binary, Certificates, Client, TestNode, error_details, eventually, greeter::HelloRequest},
 };
 use p2p_core::grant::Grant;
 use p2p_node::identity::{LeafRequest, UnixTime, Validity, files::node_sans};
@@ -14,12 +12,9 @@ use p2p_proto::v1::{
     SetServiceStateRequest, registry_service_client::RegistryServiceClient,
 };
 use rustix::process::Signal;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 use tonic::{Code, Status};
 
@@ -128,7 +123,6 @@ async fn what_may_not_be_registered_is_refused_with_a_reason() {
         .expect("issued");
     crate::support::write_with_mode(&certificates.path("w1_cert.pem"), &issued.cert_pem, 0o644);
     crate::support::write_with_mode(&certificates.path("w1_key.pem"), &issued.key_pem, 0o600);
-    assert!(in_days(1) > UnixTime::now());
     let c1 = TestNode::start(Binary::Node, certificates.config("c1")).await;
     let services = format!("[{{name: {GREETER}, upstream: \"{}\"}}]", process.url());
     let w1 = TestNode::start(Binary::Node, worker(&certificates, &c1, &services)).await;
@@ -352,10 +346,14 @@ async fn a_lease_that_no_health_check_renews_ends() {
     let node = TestNode::start(Binary::Node, certificates.config("c1")).await;
     let admin = certificates.client(&node, "admin").await;
     let request = RegisterServiceRequest { lease_seconds: 1, ..registration(&process.url()) };
-    register(&admin, request).await.expect("registered");
-    // Longer than the lease: checks renew it.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(find(&admin).await.expect("listed").expect("still there").state(), ServiceState::Serving);
+    let ends = |service: ServiceInfo| service.upstream?.lease_expires_at.map(|at| at.seconds);
+    let first = ends(register(&admin, request).await.expect("registered")).expect("a lease");
+    eventually("checks to renew the lease", async || {
+        let found = find(&admin).await.map_err(|status| status.to_string())?.and_then(ends);
+        // The first one is over, and the registration is still there.
+        if found.is_some_and(|end| end > first + 1) { Ok(()) } else { Err(format!("{first} {found:?}")) }
+    })
+    .await;
     process.kill().await;
     eventually("the registration to end", async || match find(&admin).await {
         Ok(None) => Ok(()),

@@ -51,8 +51,9 @@ pub(crate) struct DisableArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  p2pctl services drain shop.Orders && systemctl restart shop-orders && p2pctl services enable shop.Orders
-  p2pctl services drain shop.Orders --wait 0")]
+  p2pctl services drain shop.Orders
+  p2pctl services drain shop.Orders --wait 2m
+  p2pctl services enable shop.Orders")]
 pub(crate) struct DrainArgs {
     /// Full name of the service
     #[arg(value_parser = super::name)]
