@@ -42,6 +42,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .type_attribute("p2p.v1.MethodInfo", json)
         .field_attribute("p2p.v1.MethodInfo.streaming", "#[serde(with = \"crate::json::streaming_kind\")]")
         .field_attribute("p2p.v1.MethodInfo.idempotency", "#[serde(with = \"crate::json::idempotency\")]")
+        .type_attribute("p2p.v1.ServiceInfo", json)
+        .field_attribute("p2p.v1.ServiceInfo.state", "#[serde(with = \"crate::json::service_state\")]")
+        .type_attribute("p2p.v1.ServiceProvider", json)
+        .field_attribute("p2p.v1.ServiceProvider.state", "#[serde(with = \"crate::json::service_state\")]")
+        .type_attribute("p2p.v1.UpstreamInfo", json)
+        .field_attribute("p2p.v1.UpstreamInfo.state", "#[serde(with = \"crate::json::service_state\")]")
+        .field_attribute(
+            "p2p.v1.UpstreamInfo.lease_expires_at",
+            "#[serde(with = \"crate::json::timestamp\")]",
+        )
         .type_attribute("p2p.v1.JoinTokenInfo", json)
         .field_attribute("p2p.v1.JoinTokenInfo.state", "#[serde(with = \"crate::json::join_token_state\")]")
         .field_attribute("p2p.v1.JoinTokenInfo.expires_at", "#[serde(with = \"crate::json::timestamp\")]")

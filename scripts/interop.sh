@@ -1,21 +1,25 @@
 #!/bin/sh
-# Checks that other people's clients work with a cluster: curl, openssl, Python's grpcio with stubs made from the greeter
-# example's .proto, grpc.health.v1, reflection, and promtool on /metrics. Starts `p2pctl dev` and a greeter node, prints
-# PASS, FAIL or SKIP for each check, and exits non-zero if one failed.
+# Checks that other people's clients and services work with a cluster: curl, openssl, Python's grpcio with stubs made from
+# the greeter example's .proto, grpc.health.v1, reflection, promtool on /metrics, and a service in Python behind one node,
+# called through another and drained under load. Starts `p2pctl dev` and a greeter node, prints PASS, FAIL or SKIP for each
+# check, and exits non-zero if one failed.
 #
 # Needs cargo, python3 with venv, and a network for the first run: grpcio goes into a virtual environment and promtool is
 # unpacked from Debian's package `prometheus`, both under target/interop; nothing else is installed, except curl and
 # openssl by apt-get where they are missing and this runs as root. Not part of `cargo test`.
 #
-# Arguments: --no-build (use the release binaries as they are), --base-port PORT (default 18001)
+# Arguments: --no-build (use the binaries as they are), --debug (those of the debug profile), --base-port PORT (default
+# 18001; six ports from there on)
 set -eu
 cd "$(dirname "$0")/.."
 
 build=yes
+profile=release
 base_port=18001
 while [ $# -gt 0 ]; do
     case $1 in
         --no-build) build=no ;;
+        --debug) profile=debug ;;
         --base-port) base_port=$2; shift ;;
         -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
         *) echo "unknown argument $1; try --help" >&2; exit 2 ;;
@@ -24,10 +28,11 @@ while [ $# -gt 0 ]; do
 done
 
 target=${CARGO_TARGET_DIR:-target}
-bin=$target/release
+bin=$target/$profile
 tools=$target/interop
 if [ "$build" = yes ]; then
-    cargo build --release --locked -p p2p-node -p p2pctl --bins --example greeter
+    [ $profile = debug ] || set -- --release
+    cargo build "$@" --locked -p p2p-node -p p2pctl --bins --example greeter
 fi
 mkdir -p "$tools"
 
@@ -189,6 +194,74 @@ check "openssl: the chain and its host name hold" yes \
 if PYTHONPATH=$work "$python" scripts/lib/interop_grpc.py "$entry" "$certs"; then true; else
     failures=$((failures + 1))
 fi
+
+# A service in Python, two processes of it: behind worker-1, and behind worker-2.
+"$python" -m grpc_tools.protoc -I scripts/lib --python_out="$work" --grpc_python_out="$work" stock.proto
+provider=127.0.0.1:$((base_port + 1))
+other_provider=127.0.0.1:$((base_port + 2))
+start_stock() { # start_stock PORT NAME: its process id in $stock
+    PYTHONPATH=$work "$python" scripts/lib/stock_service.py "$1" "$2" >"$work/$2.log" 2>&1 &
+    stock=$!
+    pids="$stock $pids"
+    waited=0
+    until grep -q ready "$work/$2.log"; do
+        sleep 0.1
+        waited=$((waited + 1))
+        if [ $waited -gt 100 ]; then
+            cat "$work/$2.log" >&2
+            echo "the Python service did not start" >&2
+            exit 1
+        fi
+    done
+}
+at() { # at NODE VERB...
+    node=$1
+    shift
+    "$bin/p2pctl" --endpoint "$node" --ca "$ca" --cert "$cert" --key "$key" "$@"
+}
+provides() { # provides NODE: waits until the entry node lists it as a provider that serves
+    waited=0
+    until as_admin services list -o json 2>/dev/null | "$python" -c '
+import json, sys
+service = [item for item in json.load(sys.stdin)["items"] if item["name"] == "shop.Stock"]
+sys.exit({"node_id": sys.argv[1], "state": "serving"} not in (service[0]["providers"] if service else []))' "$1"; do
+        sleep 0.1
+        waited=$((waited + 1))
+        [ $waited -le 100 ] || return 1
+    done
+}
+start_stock $((base_port + 4)) python-1
+first=$stock
+check "p2pctl services register: a Python service, learned by reflection" yes \
+    "$(says 'shop.Stock +serving +worker-1' at "$provider" services register shop.Stock \
+        --upstream "http://127.0.0.1:$((base_port + 4))")"
+check "it is published" yes "$(if provides worker-1; then echo yes; fi)"
+if PYTHONPATH=$work "$python" scripts/lib/interop_upstream.py call "$entry" "$provider" "$certs"; then true; else
+    failures=$((failures + 1))
+fi
+check "p2pctl rpc call without a .proto, through another node" yes \
+    "$(says '"process": "python-1"' as_admin rpc call shop.Stock/Get '{"name": "tea"}')"
+start_stock $((base_port + 5)) python-2
+check "p2pctl services register: the same at another node" yes \
+    "$(says 'shop.Stock +serving' at "$other_provider" services register shop.Stock \
+        --upstream "http://127.0.0.1:$((base_port + 5))")"
+check "it is published, too" yes "$(if provides worker-2; then echo yes; fi)"
+mkfifo "$work/hold"
+PYTHONPATH=$work "$python" scripts/lib/interop_upstream.py load "$entry" "$certs" <"$work/hold" >"$work/load" 2>&1 &
+load=$!
+exec 9>"$work/hold"
+sleep 2 # of load on both
+check "p2pctl services drain: waits until nothing is in flight" yes \
+    "$(says 'shop.Stock is draining here, 0 calls in flight' at "$provider" services drain shop.Stock)"
+kill "$first"
+sleep 2 # of load without the first process
+check "p2pctl services list tells who drains" yes \
+    "$(says 'worker-1\(draining\),worker-2' as_admin services list)"
+check "p2pctl services deregister" yes \
+    "$(says 'deregistered shop.Stock' at "$provider" services deregister shop.Stock)"
+exec 9>&-
+if wait "$load"; then true; else failures=$((failures + 1)); fi
+grep -v running "$work/load"
 
 if [ -n "$promtool" ]; then
     # Lint warnings and errors both make promtool exit non-zero, with a line for each.

@@ -12,6 +12,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// Domain of `google.rpc.ErrorInfo` in our answers.
 pub const ERROR_DOMAIN: &str = "p2p.v1";
 
+/// On answers: nothing of the call was processed, and another provider may take it. Only nodes write it.
+pub const UNPROCESSED: &str = "p2p-unprocessed";
+
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -47,6 +50,10 @@ pub enum Reason {
     ProviderUnreachable,
     /// The connection to the provider broke after the call had been sent.
     ProviderLost,
+    /// The process behind a node takes no more calls at a time; nothing was processed.
+    ProviderBusy,
+    /// The process behind a node answered what is no gRPC.
+    UpstreamInvalid,
     /// No evidence of who calls.
     Unauthenticated,
     /// The caller may not do this.
@@ -117,6 +124,16 @@ impl Reason {
             ),
             Self::ProviderLost => {
                 row("PROVIDER_LOST", Code::Unavailable, StatusCode::BAD_GATEWAY, Provider, Retry::No)
+            }
+            Self::ProviderBusy => row(
+                "PROVIDER_BUSY",
+                Code::ResourceExhausted,
+                StatusCode::SERVICE_UNAVAILABLE,
+                Provider,
+                Retry::Elsewhere,
+            ),
+            Self::UpstreamInvalid => {
+                row("UPSTREAM_INVALID", Code::Internal, StatusCode::BAD_GATEWAY, Provider, Retry::No)
             }
             Self::Unauthenticated => {
                 row("UNAUTHENTICATED", Code::Unauthenticated, StatusCode::UNAUTHORIZED, Caller, Retry::No)
@@ -226,6 +243,9 @@ impl Fault {
             details.set_retry_info(Some(pause));
         }
         let mut status = Status::with_error_details(row.code, self.message.clone(), details);
+        if row.retry == Retry::Elsewhere && row.source != Source::Caller {
+            status.metadata_mut().insert(UNPROCESSED, tonic::metadata::MetadataValue::from_static("1"));
+        }
         if let Some(pause) = self.retry_after {
             let millis = u64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
             status.metadata_mut().insert("grpc-retry-pushback-ms", millis.into());

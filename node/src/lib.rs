@@ -8,7 +8,7 @@
 //! | [`server`] | listener, TLS handshake, mux (gRPC or HTTP), the stack |
 //! | [`gateway`] | HTTP endpoints, which show what the gRPC services show |
 //! | [`rpc`] | gRPC services |
-//! | [`router`] [`gossip`] [`enrol`] | where a call goes; the one task that drives `p2p-core`; joining |
+//! | [`router`] [`gossip`] [`enrol`] [`upstream`] | where a call goes; the one task that drives `p2p-core`; joining; processes behind this node |
 //! | [`registry`] | THE method registry |
 //! | [`limit`] [`schema`] [`peer`] | rate limits; descriptors and JSON; connections to other nodes |
 //! | [`auth`] | evidence and policy |
@@ -39,3 +39,4 @@ pub mod server;
 pub mod shutdown;
 pub mod telemetry;
 pub mod token;
+pub mod upstream;

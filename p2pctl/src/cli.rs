@@ -2,7 +2,7 @@
 //! in the verb's own file.
 
 use crate::{
-    commands::{ca, certs, cluster, dev, doctor, health, metrics, rpc, token},
+    commands::{ca, certs, cluster, dev, doctor, health, metrics, rpc, services, token},
     output::Format,
     session::TokenSource,
 };
@@ -82,6 +82,9 @@ pub(crate) enum Command {
     /// Lists, describes and calls the methods that the cluster serves
     #[command(alias = "rpcs", subcommand, after_help = "Examples:\n  p2pctl rpc list")]
     Rpc(rpc::RpcCommand),
+    /// Lists services, and makes processes beside a node provide them
+    #[command(alias = "service", subcommand, after_help = "Examples:\n  p2pctl services list -o wide")]
+    Services(services::ServicesCommand),
     /// Issues access tokens and shows what they say
     #[command(alias = "tokens", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl token issue --subject ci --scope 'shop.*'")]
@@ -135,6 +138,7 @@ mod tests {
             &["p2pctl", "clusters", "nodes"],
             &["p2pctl", "cluster", "join-tokens", "list"],
             &["p2pctl", "rpcs", "list"],
+            &["p2pctl", "service", "list"],
             &["p2pctl", "metric"],
             &["p2pctl", "tokens", "inspect"],
         ] {

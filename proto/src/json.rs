@@ -1,7 +1,7 @@
 //! How enums and timestamps of `p2p.v1` read in the JSON that people and scripts see: short lower-case
 //! words and RFC 3339, as the contracts of `/cluster/nodes` and `p2pctl -o json` fix them.
 
-use crate::v1::{Idempotency, JoinTokenState, MemberState, StreamingKind};
+use crate::v1::{Idempotency, JoinTokenState, MemberState, ServiceState, StreamingKind};
 
 impl MemberState {
     /// `alive`, `suspect`, `down` or `left`.
@@ -40,6 +40,19 @@ impl Idempotency {
     }
 }
 
+impl ServiceState {
+    /// `serving`, `draining`, `disabled` or `not_serving`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unknown",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+            Self::NotServing => "not_serving",
+        }
+    }
+}
+
 impl JoinTokenState {
     /// `valid`, `used`, `expired` or `revoked`.
     pub fn word(self) -> &'static str {
@@ -67,6 +80,7 @@ macro_rules! word_module {
 word_module!(member_state, crate::v1::MemberState, crate::v1::MemberState::Unspecified);
 word_module!(streaming_kind, crate::v1::StreamingKind, crate::v1::StreamingKind::Unspecified);
 word_module!(idempotency, crate::v1::Idempotency, crate::v1::Idempotency::Unknown);
+word_module!(service_state, crate::v1::ServiceState, crate::v1::ServiceState::Unspecified);
 word_module!(join_token_state, crate::v1::JoinTokenState, crate::v1::JoinTokenState::Unspecified);
 
 pub(crate) mod timestamp {

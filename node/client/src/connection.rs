@@ -1,5 +1,7 @@
 //! One connection to a node, and the questions that admins and tools ask over it.
 
+mod services;
+
 use crate::{
     endpoint::Endpoint,
     error::{CallError, ConnectError, connect_error, files_error},

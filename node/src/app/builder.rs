@@ -27,6 +27,7 @@ use crate::{
     shutdown::Shutdown,
     telemetry::Metrics,
     token::{AccessToken, Issuer, SignerFile, Signers, Verifier, signers::Chain},
+    upstream::{LoadError, ServiceFile, Spec, Upstreams},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -86,6 +87,9 @@ pub enum StartError {
     /// Two services of one name.
     #[error(transparent)]
     Duplicate(#[from] DuplicateService),
+    /// A service of an upstream.
+    #[error(transparent)]
+    Upstream(#[from] LoadError),
     /// The node's own records break a rule.
     #[error("this node's records cannot be published: {0}")]
     Records(#[from] Refusal),
@@ -126,6 +130,8 @@ struct Prepared {
     signers: (SignerFile, Vec<Chain>),
     anchors: AnchorsFile,
     rotation: RotationFile,
+    services: ServiceFile,
+    upstreams: Vec<Spec>,
 }
 
 impl NodeBuilder {
@@ -289,6 +295,9 @@ impl NodeBuilder {
         let issuer =
             Issuer::new(identity.clone(), enrolment.clone(), verifier.clone(), Box::new(revoked_before));
         let issuer = Arc::new(issuer);
+        let remote = config.register_remote_upstreams;
+        let upstreams =
+            Upstreams::new(registry.clone(), identity.clone(), prepared.services, remote, &metrics);
         let parts = Parts {
             facts,
             gossip: gossip.clone(),
@@ -296,12 +305,14 @@ impl NodeBuilder {
             issuer: issuer.clone(),
             rotation: Rotation::new(prepared.rotation, identity.clone(), anchors.clone(), gossip.view()),
             router: router.clone(),
+            upstreams: upstreams.clone(),
             revocations: revocations.clone(),
             shutdown: watch.clone(),
             max_message_bytes,
         };
         services.extend(rpc::built_in(&parts)?);
         registry.install(services)?;
+        upstreams.start(prepared.upstreams);
         let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
         let limits = Arc::new(Limits::new(&config, &metrics));
         let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
@@ -348,6 +359,7 @@ impl NodeBuilder {
             gossip,
             gossip_task,
             registry,
+            upstreams,
             pool,
             limits,
             metrics,
@@ -389,7 +401,9 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     }
     let signers = SignerFile::load(&directory)?;
     let (anchors, rotation) = (AnchorsFile::load(&directory)?, RotationFile::load(&directory)?);
-    Ok(Prepared { epoch_file, tokens, keeper, kept, signers, anchors, rotation })
+    let services = ServiceFile::load(&directory, &config.service_state_file)?;
+    let upstreams = config.services.iter().map(Spec::load).collect::<Result<_, _>>()?;
+    Ok(Prepared { epoch_file, tokens, keeper, kept, signers, anchors, rotation, services, upstreams })
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

@@ -1,7 +1,7 @@
 //! A running node, and its shutdown in order.
 
 use super::{
-    publish::{Publisher, keep_rotating},
+    publish::{self, Publisher, keep_rotating},
     upkeep,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
     token::{self, SignerFile, Verifier},
+    upstream::Upstreams,
 };
 use p2p_core::{Role, gossip::View, record::Refusal};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -38,6 +39,7 @@ pub(super) struct NodeParts {
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
     pub(super) registry: Arc<Registry>,
+    pub(super) upstreams: Arc<Upstreams>,
     pub(super) pool: Arc<PeerPool>,
     pub(super) limits: Arc<Limits>,
     pub(super) metrics: Arc<Metrics>,
@@ -62,6 +64,7 @@ impl Node {
             tokio::spawn(upkeep::follow_trust(publisher.clone())),
             tokio::spawn(parts.ca_keeper.clone().run()),
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
+            tokio::spawn(publish::follow_services(publisher.clone())),
             tokio::spawn(forget_idle(parts.limits.clone(), parts.pool.clone())),
             tokio::spawn(upkeep::watch_files(publisher.clone())),
         ];
@@ -160,6 +163,7 @@ impl Node {
         for task in &self.background {
             task.abort();
         }
+        self.parts.upstreams.close();
         self.parts.pool.close();
         tracing::info!("stopped");
     }
@@ -169,7 +173,7 @@ impl Node {
 async fn follow_cluster(registry: Arc<Registry>, mut view: watch::Receiver<Arc<View>>) {
     loop {
         let now = view.borrow_and_update().clone();
-        registry.update(&now);
+        registry.update(now);
         if view.changed().await.is_err() {
             return;
         }

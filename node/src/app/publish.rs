@@ -18,6 +18,9 @@ use tokio::{sync::Mutex, task::JoinError};
 /// Pause between two looks at whether a token signer is due.
 const ROTATION_PAUSE: Duration = Duration::from_secs(60);
 
+/// Pause between two publications of changed services: an upstream that comes and goes does not flood the cluster.
+const SERVICES_PAUSE: Duration = Duration::from_millis(100);
+
 /// When the certificates in force end.
 #[derive(Debug, Default)]
 struct Expiry {
@@ -139,6 +142,19 @@ impl Publisher {
             Ok(rotated) => rotated.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+/// Tells the cluster whenever this node provides other services than before.
+pub(super) async fn follow_services(publisher: Arc<Publisher>) {
+    // Marked as changed: what was hosted before the first publication may have missed it.
+    let mut changes = publisher.registry.local_changes();
+    changes.mark_changed();
+    while changes.changed().await.is_ok() {
+        if let Err(refusal) = publisher.publish().await {
+            tracing::error!(error = %refusal, "the services of this node could not be published");
+        }
+        tokio::time::sleep(SERVICES_PAUSE).await;
     }
 }
 

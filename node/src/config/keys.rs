@@ -6,6 +6,7 @@ use super::{
     access::AccessRules,
     address::{AdvertiseAddress, SeedAddress},
     name::{FileName, Labels, LogFormat},
+    service::Services,
     table::{Derived, settings},
 };
 use p2p_core::{ClusterId, NodeId};
@@ -173,11 +174,11 @@ settings! {
     /// next.
     gossip_state_file: FileName = "gossip_state.json";
 
-    /// The file in state_directory that keeps registered services.
+    /// The file in state_directory that keeps registered services, and which services are drained or disabled.
     service_state_file: FileName = "service_state.json";
 
-    /// How often changed state is written to disk. Revocations and the epoch never wait for it. Longer
-    /// spares flash, shorter loses fewer service registrations to a power failure.
+    /// How often changed state is written to disk. Revocations, the epoch and registered services never wait
+    /// for it. Longer spares flash.
     state_autosave_interval: Duration = "30s";
 
     /// How long a unary call may take when its caller set no deadline. Choose it above the slowest method
@@ -214,6 +215,19 @@ settings! {
     /// subjects of tokens, which never reach beyond their scope. Gossip and acts of admins cannot be opened.
     /// At most 64 rules; give every node the same.
     access: AccessRules = "[]";
+
+    /// Processes that provide services through this node, in any language: a list of mappings such as
+    /// {name: shop.Orders, upstream: "http://127.0.0.1:50051"}. The methods are learned by gRPC reflection, or
+    /// from the file `descriptors` (a FileDescriptorSet with all imports). `health` is auto (grpc.health.v1
+    /// where the process has it), grpc, tcp or none, asked every `health_interval` (5s). `max_concurrent` bounds
+    /// the calls at a time. https:// means TLS, and needs `tls_ca`, the CA to check it against. At most 128;
+    /// `p2pctl services register` adds others while the node runs.
+    services: Services = "[]";
+
+    /// Whether `p2pctl services register` may name a process on another host. Off by default: a registration
+    /// lasts, and could make this node a relay to any address that it reaches. What `services` lists is not
+    /// asked about.
+    register_remote_upstreams: bool = "false";
 
     /// What is logged: error, warn, info, debug or trace, or a filter such as info,p2p_node::gossip=debug
     /// (tracing's env-filter syntax).

@@ -7,7 +7,7 @@
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
-//! | [`access`] [`address`] [`duration`] [`name`] | the types of settings |
+//! | [`access`] [`address`] [`duration`] [`name`] [`service`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
 //! ```text
@@ -26,6 +26,7 @@ pub mod duration;
 pub mod error;
 mod keys;
 pub mod name;
+pub mod service;
 mod setting;
 mod sources;
 mod table;
@@ -39,6 +40,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors, Origin, Problem},
     keys::Config,
     name::{FileName, Labels, LogFormat},
+    service::{HealthCheck, ServiceConfig, Services, UpstreamUrl},
 };
 
 use self::{keys::Parsed, sources::Sources, table::Reader};

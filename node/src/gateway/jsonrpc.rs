@@ -155,6 +155,8 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::NotProvided
         | Reason::ProviderUnreachable
         | Reason::ProviderLost
+        | Reason::ProviderBusy
+        | Reason::UpstreamInvalid
         | Reason::Unauthenticated
         | Reason::Denied
         | Reason::RateLimited

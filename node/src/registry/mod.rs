@@ -1,16 +1,17 @@
 //! THE method registry: every method that this node can serve or route, in one structure with one owner.
 //!
-//! It is fed from two sides: services of this node ([`Registry::new`]) and the view of the cluster
-//! ([`Registry::update`]). Both make one immutable [`Table`], swapped whole; routing, health, reflection,
-//! `/rpc`, metrics labels and limits all read it. Nothing else keeps a list of methods.
+//! It is fed from two sides: services of this node ([`Registry::install`], and [`Registry::host`] for those of
+//! upstreams, which come and go) and the view of the cluster ([`Registry::update`]). Both make one immutable [`Table`],
+//! swapped whole; routing, health, reflection, `/rpc`, metrics labels and limits all read it. Nothing else keeps a list of
+//! methods.
 
 mod service;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use service::{Handler, LocalService, ServiceError};
-pub use table::{Method, Provider, Table, code_word};
+pub use service::{Handler, LocalService, Refused, ServiceError};
+pub use table::{LocalHandler, Method, Provider, Table, code_word};
 
 use crate::{
     error::{Fault, Reason},
@@ -18,23 +19,29 @@ use crate::{
     telemetry::Metrics,
 };
 use arc_swap::ArcSwap;
-use p2p_core::{MethodPath, NodeId, ServiceName, gossip::View, suggest};
+use p2p_core::{MethodPath, NodeId, ServiceName, gossip::View, method::MethodInfo, suggest};
 use p2p_proto::v1::ServiceRecord;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use table::RequestMetrics;
 use tokio::sync::watch;
+
+/// Services of a node, by name.
+pub type LocalServices = BTreeMap<ServiceName, LocalService>;
 
 /// The registry of one node.
 #[derive(Debug)]
 pub struct Registry {
     node: NodeId,
-    local: OnceLock<BTreeMap<ServiceName, LocalService>>,
+    local: ArcSwap<LocalServices>,
     metrics: RequestMetrics,
     table: ArcSwap<Table>,
+    /// The cluster as the table shows it. Held while the table is made anew.
+    view: Mutex<Arc<View>>,
     updated: watch::Sender<()>,
+    local_changed: watch::Sender<()>,
     schemas: SchemaCache,
 }
 
@@ -43,10 +50,12 @@ impl Registry {
     pub fn new(node: NodeId, metrics: &Metrics) -> Self {
         Self {
             node,
-            local: OnceLock::new(),
+            local: ArcSwap::default(),
             metrics: metrics.register(RequestMetrics::register),
             table: ArcSwap::default(),
+            view: Mutex::default(),
             updated: watch::Sender::new(()),
+            local_changed: watch::Sender::new(()),
             schemas: SchemaCache::default(),
         }
     }
@@ -58,18 +67,70 @@ impl Registry {
     ///
     /// When two services have one name.
     pub fn install(&self, services: Vec<LocalService>) -> Result<(), DuplicateService> {
-        let mut local = BTreeMap::new();
+        let view = self.view();
+        let mut local = LocalServices::clone(&self.local());
         for service in services {
             let name = service.name.clone();
             if local.insert(name.clone(), service).is_some() {
                 return Err(DuplicateService(name));
             }
         }
-        if self.local.set(local).is_err() {
-            tracing::error!("services were installed twice; the first set stays");
-        }
-        self.update(&View::default());
+        self.local.store(Arc::new(local));
+        self.rebuild(&view);
         Ok(())
+    }
+
+    /// Provides an upstream's service from now on, in place of an earlier one of its name, and has it published.
+    ///
+    /// # Errors
+    ///
+    /// When this node implements a service of that name itself.
+    pub fn host(&self, service: LocalService) -> Result<(), DuplicateService> {
+        let view = self.view();
+        let mut local = LocalServices::clone(&self.local());
+        if local.get(&service.name).is_some_and(|known| !known.upstream) {
+            return Err(DuplicateService(service.name));
+        }
+        local.insert(service.name.clone(), service);
+        self.local.store(Arc::new(local));
+        self.rebuild(&view);
+        self.local_changed.send_replace(());
+        Ok(())
+    }
+
+    /// Provides an upstream's service no more.
+    pub fn withdraw(&self, name: &ServiceName) {
+        let view = self.view();
+        let mut local = LocalServices::clone(&self.local());
+        if local.get(name).is_some_and(|known| known.upstream) {
+            local.remove(name);
+            self.local.store(Arc::new(local));
+            self.rebuild(&view);
+            self.local_changed.send_replace(());
+        }
+    }
+
+    /// Tells of changes of what this node provides, which the cluster must hear.
+    pub fn local_changes(&self) -> watch::Receiver<()> {
+        self.local_changed.subscribe()
+    }
+
+    /// Why this node cannot provide `methods`: another one provides a method of the same path that streams otherwise.
+    pub fn conflict(&self, methods: &[MethodInfo]) -> Option<String> {
+        let table = self.table();
+        methods.iter().find_map(|ours| {
+            let known = table.methods.get(ours.path.as_wire())?;
+            let other = known.providers.first()?;
+            (known.info.streaming != ours.streaming).then(|| {
+                format!(
+                    "{} is {} here and {} at node {}; callers could not use both",
+                    ours.path,
+                    ours.streaming.word(),
+                    known.info.streaming.word(),
+                    other.node
+                )
+            })
+        })
     }
 
     /// The methods and providers as of now.
@@ -77,9 +138,24 @@ impl Registry {
         self.table.load()
     }
 
-    /// Brings the providers in line with the cluster. One task calls this.
-    pub fn update(&self, view: &View) {
-        let table = Table::build(&self.node, self.local(), view, &self.table.load(), &self.metrics);
+    /// The cluster as of now, with its members.
+    pub fn cluster(&self) -> Arc<View> {
+        self.view().clone()
+    }
+
+    /// Brings the providers in line with the cluster.
+    pub fn update(&self, view: Arc<View>) {
+        let mut present = self.view();
+        *present = view;
+        self.rebuild(&present);
+    }
+
+    fn view(&self) -> MutexGuard<'_, Arc<View>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rebuild(&self, view: &View) {
+        let table = Table::build(&self.node, &self.local(), view, &self.table.load(), &self.metrics);
         self.table.store(Arc::new(table));
         self.updated.send_replace(());
     }
@@ -94,10 +170,9 @@ impl Registry {
         &self.node
     }
 
-    /// Services of this node, by name.
-    pub fn local(&self) -> &BTreeMap<ServiceName, LocalService> {
-        static NONE: BTreeMap<ServiceName, LocalService> = BTreeMap::new();
-        self.local.get().unwrap_or(&NONE)
+    /// Services of this node as of now, by name.
+    pub fn local(&self) -> Arc<LocalServices> {
+        self.local.load_full()
     }
 
     /// Schemas fetched from other nodes.

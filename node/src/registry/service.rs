@@ -1,6 +1,9 @@
-//! A service that this node implements itself.
+//! A service that this node provides: one that it implements itself, or an upstream's.
 
-use crate::schema::{Schema, SchemaError};
+use crate::{
+    error::Fault,
+    schema::{Schema, SchemaError},
+};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -14,8 +17,18 @@ use std::{collections::BTreeMap, convert::Infallible, fmt, sync::Arc};
 use tonic::{body::Body, server::NamedService};
 use tower::{Service, ServiceExt as _};
 
-/// What serves the methods of a service: any tonic service.
-pub type Handler = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+/// A call that was not taken: nothing of it was processed, and the request is whole.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub fault: Fault,
+    /// The request, to be served elsewhere.
+    pub request: Request<Body>,
+}
+
+/// What serves the methods of a service: any tonic service, or an upstream.
+pub type Handler =
+    Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, Box<Refused>>> + Send + Sync>;
 
 /// Why a service cannot be added.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +44,7 @@ pub enum ServiceError {
     Reserved(ServiceName),
 }
 
-/// A service that this node implements itself.
+/// A service that this node provides.
 #[derive(Clone)]
 pub struct LocalService {
     /// Fully qualified.
@@ -42,6 +55,10 @@ pub struct LocalService {
     pub schema: Arc<Schema>,
     /// Labels of its record.
     pub labels: BTreeMap<String, String>,
+    /// Whether it takes calls, as the node publishes it.
+    pub state: ServiceState,
+    /// Whether calls leave this process: another one implements the service.
+    pub upstream: bool,
     pub(crate) handler: Handler,
 }
 
@@ -70,10 +87,22 @@ impl LocalService {
             let answer = service.clone().oneshot(request);
             Box::pin(async move {
                 let Ok(response) = answer.await;
-                response.map(Body::new)
+                Ok(response.map(Body::new))
             })
         });
-        Ok(Self { name, methods, schema, labels: BTreeMap::new(), handler })
+        let state = ServiceState::Serving;
+        Ok(Self { name, methods, schema, labels: BTreeMap::new(), state, upstream: false, handler })
+    }
+
+    /// A service that another process implements, reached by `handler`.
+    pub fn of_upstream(
+        name: ServiceName,
+        methods: Vec<MethodInfo>,
+        schema: Arc<Schema>,
+        state: ServiceState,
+        handler: Handler,
+    ) -> Self {
+        Self { name, methods, schema, labels: BTreeMap::new(), state, upstream: true, handler }
     }
 
     /// What the node publishes of it.
@@ -89,7 +118,7 @@ impl LocalService {
                     idempotency: method.idempotency.into(),
                 })
                 .collect(),
-            state: ServiceState::Serving.into(),
+            state: self.state.into(),
             descriptor_digest: Bytes::copy_from_slice(&self.schema.digest()),
             labels: self.labels.clone(),
         }

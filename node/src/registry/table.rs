@@ -10,7 +10,7 @@ use p2p_core::{
     gossip::{MemberView, View},
     method::{Idempotency, MethodInfo, StreamingKind},
 };
-use p2p_proto::v1::{MethodInfo as MethodRow, ServiceState};
+use p2p_proto::v1::{MethodInfo as MethodRow, ServiceRecord, ServiceState};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -45,6 +45,8 @@ pub struct Method {
     pub access: Access,
     /// What serves it here, if this node provides it.
     pub local: Option<LocalHandler>,
+    /// What serves it here while the service is drained: only calls of nodes that have not heard of that yet.
+    pub draining: Option<LocalHandler>,
     /// Other nodes that provide it now, by node id. All built-in methods share theirs.
     pub providers: Arc<Vec<Arc<Provider>>>,
     /// SHA-256 of the descriptors that its first provider publishes, if it is not local.
@@ -53,9 +55,14 @@ pub struct Method {
     pub metrics: MethodMetrics,
 }
 
-/// A handler, shown as such in debug output.
+/// A handler of a service of this node.
 #[derive(Clone)]
-pub struct LocalHandler(pub Handler);
+pub struct LocalHandler {
+    /// What serves a call.
+    pub handler: Handler,
+    /// Whether calls leave this process.
+    pub upstream: bool,
+}
 
 impl std::fmt::Debug for LocalHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -117,13 +124,14 @@ impl Table {
         let remote = || view.members.iter().filter(|(id, _)| *id != node);
         for (id, member) in remote() {
             if let Some(provider) = table.nodes.get(id).cloned() {
-                table.add_remote(Some(&provider), member, metrics);
+                table.add_remote(Some(&provider), member, is_serving, metrics);
             }
         }
-        // Last, so that what the living publish decides: a method whose every provider is gone stays known,
-        // and its callers hear that nobody provides it now.
-        for (_, member) in remote().filter(|(id, _)| !table.nodes.contains_key(*id)).collect::<Vec<_>>() {
-            table.add_remote(None, member, metrics);
+        // Last, so that what is served decides: a method whose every provider is gone, or does not serve it now, stays
+        // known, and its callers hear that nobody provides it now.
+        for (id, member) in remote() {
+            let gone = !table.nodes.contains_key(id);
+            table.add_remote(None, member, |service| gone || !is_serving(service), metrics);
         }
         table
     }
@@ -136,11 +144,14 @@ impl Table {
         for service in local.values() {
             let built_in = service.name.is_reserved();
             for info in &service.methods {
+                let handler =
+                    || LocalHandler { handler: service.handler.clone(), upstream: service.upstream };
                 let method = Method {
                     info: info.clone(),
                     class: rate_class(service.name.as_str()),
                     access: access_of(info.path.as_str()),
-                    local: Some(LocalHandler(service.handler.clone())),
+                    local: (service.state == ServiceState::Serving).then(handler),
+                    draining: (service.state == ServiceState::Draining).then(handler),
                     providers: Arc::clone(if built_in { &everywhere } else { &nowhere }),
                     descriptor_digest: None,
                     metrics: metrics.of(&info.path),
@@ -150,15 +161,15 @@ impl Table {
         }
     }
 
-    /// Adds what a member publishes; without a `provider` only that the methods exist.
+    /// Adds those services of a member that are `wanted`; without a `provider` only that their methods exist.
     fn add_remote(
         &mut self,
         provider: Option<&Arc<Provider>>,
         member: &MemberView,
+        wanted: impl Fn(&ServiceRecord) -> bool,
         metrics: &RequestMetrics,
     ) {
-        let serving = |state| state == i32::from(ServiceState::Serving);
-        for (name, service) in member.records.services.iter().filter(|(_, service)| serving(service.state)) {
+        for (name, service) in member.records.services.iter().filter(|(_, service)| wanted(service)) {
             for method in &service.methods {
                 let Ok(path) = MethodPath::new(name, &method.name) else { continue };
                 let info = MethodInfo {
@@ -187,6 +198,7 @@ impl Table {
                 class: rate_class(info.path.service()),
                 access: access_of(info.path.as_str()),
                 local: None,
+                draining: None,
                 providers: Arc::default(),
                 descriptor_digest: digest.try_into().ok(),
                 metrics: metrics.of(&info.path),
@@ -208,6 +220,10 @@ impl Table {
             Arc::make_mut(&mut method.providers).push(provider.clone());
         }
     }
+}
+
+fn is_serving(service: &ServiceRecord) -> bool {
+    service.state == i32::from(ServiceState::Serving)
 }
 
 /// The provider, with its counts kept while it stays at one address.

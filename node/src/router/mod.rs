@@ -6,9 +6,9 @@
 
 use crate::{
     auth::{Auth, Caller, TARGET_NODE},
-    error::{Fault, Reason},
+    error::{Fault, Reason, UNPROCESSED},
     peer::{PeerPool, SendError, error_chain},
-    registry::{Method, Provider, Registry},
+    registry::{LocalHandler, Method, Provider, Refused, Registry},
     schema::{MAX_DESCRIPTOR_BYTES, Schema},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -27,9 +27,11 @@ use tonic::body::Body;
 
 mod deadline;
 mod forwarded;
+mod replay;
 mod unary;
 
 use forwarded::{Forwarded, InFlight};
+use replay::Replay;
 
 pub use deadline::{grpc_timeout, timeout_header};
 pub use unary::{Answer, UnaryCall};
@@ -50,6 +52,7 @@ pub struct Router {
     max_message_bytes: usize,
     served_here: Counter,
     forwarded: Counter,
+    refused: Counter,
 }
 
 /// Tries before a call that never left this node is given up.
@@ -68,16 +71,31 @@ impl Router {
         max_message_bytes: usize,
         metrics: &crate::telemetry::Metrics,
     ) -> Self {
-        let routed = Family::<RouteLabels, Counter>::default();
+        let (routed, refused) = (Family::<RouteLabels, Counter>::default(), Counter::default());
         metrics.register(|metrics| {
             metrics.register("routed_calls", "Calls by where they were served", routed.clone());
+            metrics.register(
+                "routed_calls_refused",
+                "Calls that a provider refused unprocessed and that were tried at another one",
+                refused.clone(),
+            );
         });
         let entry_node =
             HeaderValue::from_str(registry.node().as_str()).unwrap_or(HeaderValue::from_static("node"));
         // Looked up once, not for each call.
         let of = |route| routed.get_or_create_owned(&RouteLabels { route });
         let (served_here, forwarded) = (of("local"), of("forwarded"));
-        Self { registry, pool, auth, entry_node, default_timeout, max_message_bytes, served_here, forwarded }
+        Self {
+            registry,
+            pool,
+            auth,
+            entry_node,
+            default_timeout,
+            max_message_bytes,
+            served_here,
+            forwarded,
+            refused,
+        }
     }
 
     /// The registry.
@@ -113,28 +131,55 @@ impl Router {
     ) -> Result<(Response<Body>, NodeId), Fault> {
         let target = take_target(request.headers_mut())?;
         let here = target.as_ref().is_none_or(|target| target == self.registry.node());
-        match &method.local {
-            Some(local) if here => {
-                self.served_here.inc();
-                // Calls that this node makes for a caller come without it.
-                if request.extensions().get::<Arc<Caller>>().is_none() {
-                    request.extensions_mut().insert(caller.clone());
+        let forwarded = caller.forwarded_by.is_some();
+        // What is drained here still serves those who have not heard of it.
+        let local = method.local.as_ref().or(method.draining.as_ref().filter(|_| forwarded));
+        let mut refused = None;
+        if let Some(local) = local.filter(|_| here) {
+            self.introduce(local, caller, deadline, &mut request);
+            match within(deadline, (local.handler)(request)).await? {
+                Ok(response) => {
+                    self.served_here.inc();
+                    return Ok((refuse_oversized(response), self.registry.node().clone()));
                 }
-                caller.identify(request.headers_mut(), &self.entry_node);
-                let response = within(deadline, (local.0)(request)).await?;
-                Ok((refuse_oversized(response), self.registry.node().clone()))
+                // Nothing of it was processed: another provider may take it, unless it was meant for this one.
+                Err(back) if forwarded || target.is_some() || method.providers.is_empty() => {
+                    return Err(back.fault);
+                }
+                Err(mut back) => {
+                    request = std::mem::take(&mut back.request);
+                    refused = Some(back);
+                }
             }
-            Some(_) | None if caller.forwarded_by.is_some() => Err(Fault::new(
+        } else if forwarded {
+            return Err(Fault::new(
                 Reason::NotProvided,
                 format!("{} does not provide {} (any more)", self.registry.node(), method.info.path),
-            )),
-            Some(_) | None => {
-                // Boxed, so that local calls do not carry its room.
-                within(deadline, Box::pin(self.forward(method, caller, deadline, target, request))).await?
-            }
+            ));
+        }
+        // Boxed, so that local calls do not carry its room.
+        within(deadline, Box::pin(self.forward(method, caller, deadline, target, request, refused))).await?
+    }
+
+    /// Tells a service of this node who calls, and a process behind it how long it has.
+    fn introduce(
+        &self,
+        local: &LocalHandler,
+        caller: &Arc<Caller>,
+        deadline: Option<Instant>,
+        request: &mut Request<Body>,
+    ) {
+        // Calls that this node makes for a caller come without it.
+        if request.extensions().get::<Arc<Caller>>().is_none() {
+            request.extensions_mut().insert(caller.clone());
+        }
+        caller.identify(request.headers_mut(), &self.entry_node);
+        if let Some(deadline) = deadline.filter(|_| local.upstream) {
+            request.headers_mut().insert("grpc-timeout", timeout_header(deadline));
         }
     }
 
+    /// `refused` says why this node itself does not serve what it provides, for the case that nobody else does.
     async fn forward(
         &self,
         method: &Method,
@@ -142,6 +187,7 @@ impl Router {
         deadline: Option<Instant>,
         target: Option<NodeId>,
         mut request: Request<Body>,
+        refused: Option<Box<Refused>>,
     ) -> Result<(Response<Body>, NodeId), Fault> {
         let mut candidates = self.candidates(method, target.as_ref())?;
         let headers = request.headers_mut();
@@ -150,7 +196,9 @@ impl Router {
             headers.remove(name);
         }
         request.extensions_mut().clear();
-        let mut last = None;
+        let mut last = refused.map(|refused| refused.fault);
+        // Kept for another provider, where there is one.
+        let replay = (candidates.len() > 1).then(|| Replay::of(&mut request));
         for _ in 0..MAX_TRIES {
             let loads = candidates.iter().map(|provider| provider.in_flight.load(Ordering::Relaxed));
             let Some(chosen) = balancer::choose(loads, &mut rand::rng()) else { break };
@@ -160,8 +208,16 @@ impl Router {
             }
             match self.pass_through(&provider, request).await {
                 Ok(response) => {
-                    self.forwarded.inc();
-                    return Ok((response, provider.node.clone()));
+                    let refused = response.headers().contains_key(UNPROCESSED) && !candidates.is_empty();
+                    let again = replay.as_ref().filter(|_| refused).and_then(Replay::again);
+                    let Some(again) = again else {
+                        self.forwarded.inc();
+                        return Ok((response, provider.node.clone()));
+                    };
+                    self.refused.inc();
+                    tracing::debug!(peer.id = %provider.node, method = %method.info.path, "call refused unprocessed");
+                    last = Some(refusal(&provider, response.headers()));
+                    request = again;
                 }
                 Err((fault, None)) => return Err(fault),
                 Err((fault, Some(unsent))) => {
@@ -279,6 +335,15 @@ fn origin(provider: &Provider) -> http::Uri {
         .path_and_query("/")
         .build()
         .unwrap_or_default()
+}
+
+/// What a provider says that has refused a call unprocessed, for the case that no other takes it.
+fn refusal(provider: &Provider, headers: &HeaderMap) -> Fault {
+    let status = tonic::Status::from_header_map(headers);
+    let busy = status.as_ref().is_some_and(|status| status.code() == tonic::Code::ResourceExhausted);
+    let reason = if busy { Reason::ProviderBusy } else { Reason::ProviderUnreachable };
+    let why = status.as_ref().map(tonic::Status::message).unwrap_or_default();
+    Fault::new(reason, format!("node {}: {why}", provider.node))
 }
 
 fn no_provider(path: &MethodPath) -> Fault {

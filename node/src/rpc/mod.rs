@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
 //! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
-//! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
+//! | `p2p.v1.RegistryService` | nodes, admins; admins: RegisterService, DeregisterService, SetServiceState | `registry` `services` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
 //! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
@@ -24,6 +24,7 @@ mod health;
 mod reflection;
 mod registry;
 mod revoke;
+mod services;
 mod system;
 
 pub use system::NodeFacts;
@@ -39,6 +40,7 @@ use crate::{
     schema::Schema,
     shutdown::ShutdownWatch,
     token::Issuer,
+    upstream::Upstreams,
 };
 use p2p_core::{Role, SpiffeId, wire::MAX_FRAME};
 use p2p_proto::v1::{
@@ -58,6 +60,9 @@ const MAX_ENROLMENT_BYTES: usize = 64 * 1024;
 /// Largest request of AuthService, in bytes: a token, or a scope.
 const MAX_AUTH_BYTES: usize = 32 * 1024;
 
+/// Largest request of RegistryService, in bytes: descriptors and a CA.
+const MAX_REGISTRATION_BYTES: usize = 2 * 1024 * 1024;
+
 /// What the built-in services work with.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -75,6 +80,8 @@ pub struct Parts {
     pub rotation: Arc<Rotation>,
     /// Routing and the registry.
     pub router: Arc<Router>,
+    /// Processes behind this node.
+    pub upstreams: Arc<Upstreams>,
     /// The stop signal.
     pub shutdown: ShutdownWatch,
     /// Largest message of a generic call.
@@ -99,7 +106,8 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let gossip = GossipServiceServer::new(gossip::GossipFrames(parts.gossip.clone()))
         .max_decoding_message_size(MAX_FRAME);
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
-    let registry = RegistryServiceServer::new(registry::Methods(parts.router.clone()));
+    let registry = RegistryServiceServer::new(registry::Methods(parts.clone()))
+        .max_decoding_message_size(MAX_REGISTRATION_BYTES);
     let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
     let enrollment =
         EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone(), parts.rotation.clone()))

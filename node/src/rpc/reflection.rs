@@ -11,8 +11,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 pub(super) struct Reflection(pub(super) Arc<Registry>);
 
 impl Reflection {
-    fn schemas(&self) -> impl Iterator<Item = &Arc<Schema>> {
-        self.0.local().values().map(|service| &service.schema)
+    fn schemas(&self) -> impl Iterator<Item = Arc<Schema>> {
+        let schemas: Vec<_> = self.0.local().values().map(|service| service.schema.clone()).collect();
+        schemas.into_iter()
     }
 
     fn services(&self) -> Vec<String> {
@@ -25,7 +26,7 @@ impl Reflection {
     }
 
     fn file_of_symbol(&self, symbol: &str) -> Result<Vec<Vec<u8>>, Status> {
-        let found = self.schemas().find_map(|schema| file_of_symbol(schema, symbol));
+        let found = self.schemas().find_map(|schema| file_of_symbol(&schema, symbol));
         found.map(with_imports).ok_or_else(|| Status::not_found(format!("no symbol {symbol:?}")))
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod rpc;
+pub(crate) mod services;
 pub(crate) mod token;
 
 mod http;
@@ -58,6 +59,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
             block_on(rpc::describe::run(&args, &session, output))
         }
         Command::Rpc(rpc::RpcCommand::Call(args)) => block_on(rpc::call::run(&args, &session, output)),
+        Command::Services(command) => block_on(services::run(&command, &session, output)),
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),

@@ -17,8 +17,10 @@ const CLAIM_PAUSE: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Engine {
-    /// Publishes what this node is and serves, as a new state that replaces the one before.
-    pub fn publish(&mut self, now: Moment, unix_ms: u64, records: OwnRecords) -> Result<(), Refusal> {
+    /// Publishes what this node is and serves, as a new state that replaces the one before. A node that leaves goes on
+    /// leaving, whatever changes meanwhile.
+    pub fn publish(&mut self, now: Moment, unix_ms: u64, mut records: OwnRecords) -> Result<(), Refusal> {
+        records.node.leaving |= self.own.node.leaving;
         self.sequence += 1;
         let own = self.membership.own();
         let state =

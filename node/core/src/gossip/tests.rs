@@ -66,7 +66,13 @@ fn a_change_reaches_all_within_a_second() {
 #[test]
 fn a_leaving_node_is_seen_as_left_and_stays_so() {
     let mut net = Net::joined(16, 1);
-    net.with(3, |engine, now, unix_ms| engine.announce_leaving(now, unix_ms).expect("good"));
+    net.with(3, |engine, now, unix_ms| {
+        let mut changed = engine.own.clone();
+        engine.announce_leaving(now, unix_ms).expect("good");
+        // A service stops with its node, and that is published, too.
+        changed.services.clear();
+        engine.publish(now, unix_ms, changed).expect("good");
+    });
     measured("leave", net.until(secs(2), "leave", |net| net.all_see(&node("n3"), MemberState::Left)));
     net.with(3, |engine, now, _| engine.leave(now));
     net.run(Duration::from_millis(100));
