@@ -47,6 +47,8 @@ pub enum Reason {
     ProviderUnreachable,
     /// The connection to the provider broke after the call had been sent.
     ProviderLost,
+    /// What the provider sent, its descriptors or its answer, does not read.
+    ProviderGarbled,
     /// No evidence of who calls.
     Unauthenticated,
     /// The caller may not do this.
@@ -117,6 +119,9 @@ impl Reason {
             ),
             Self::ProviderLost => {
                 row("PROVIDER_LOST", Code::Unavailable, StatusCode::BAD_GATEWAY, Provider, Retry::No)
+            }
+            Self::ProviderGarbled => {
+                row("PROVIDER_GARBLED", Code::Internal, StatusCode::BAD_GATEWAY, Provider, Retry::No)
             }
             Self::Unauthenticated => {
                 row("UNAUTHENTICATED", Code::Unauthenticated, StatusCode::UNAUTHORIZED, Caller, Retry::No)

@@ -7,18 +7,20 @@ use crate::{
 };
 use http::HeaderValue;
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EventsRequest,
-    EventsResponse, EvictRequest, EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest,
-    IssueTokenResponse, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest,
-    ListRevocationsRequest, ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse,
-    RevocationInfo, RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus,
-    VerifyTokenRequest, VerifyTokenResponse, WhyRequest, WhyResponse, auth_service_client::AuthServiceClient,
+    BroadcastRequest, BroadcastResponse, CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest,
+    CreateJoinTokenResponse, EventsRequest, EventsResponse, EvictRequest, EvictResponse,
+    GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse, JoinTokenInfo,
+    ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, ListRevocationsRequest,
+    ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse, RevocationInfo,
+    RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus, VerifyTokenRequest,
+    VerifyTokenResponse, WhyRequest, WhyResponse, auth_service_client::AuthServiceClient,
     call_request::Payload, cluster_service_client::ClusterServiceClient,
     enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
     rpc_service_client::RpcServiceClient,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tonic::{
     Request, Response, Status, Streaming,
     metadata::MetadataMap,
@@ -34,6 +36,9 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// How much longer than the timeout a connection attempt may last as a whole, so that the limits of its
 /// steps, which say more, expire first.
 const CONNECT_SLACK: Duration = Duration::from_millis(100);
+
+/// How much longer than its deadline an answer is awaited that the node itself ends in time.
+const ANSWER_SLACK: Duration = Duration::from_secs(1);
 
 /// How to reach a node, and as whom.
 #[derive(Clone, Debug)]
@@ -247,6 +252,16 @@ impl Connection {
         self.answer(answer).await
     }
 
+    /// Calls a method on many nodes at once; their results come as they are ready.
+    pub async fn broadcast(&self, request: BroadcastRequest) -> Result<Broadcast, CallError> {
+        let mut client = RpcServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.broadcast(self.request(request)).await;
+        let results = self.answer(answer).await?;
+        // The node ends the call in time; a node that hangs does not.
+        let until = Instant::now() + self.options.timeout + ANSWER_SLACK;
+        Ok(Broadcast { results, connection: self.clone(), until })
+    }
+
     /// Makes a join token at the connected coordinator. Its text is in the answer and nowhere else.
     pub async fn create_join_token(
         &self,
@@ -334,6 +349,29 @@ impl Events {
         match self.events.message().await {
             Ok(event) => Ok(event),
             Err(status) => self.connection.answer(Err(status)).await,
+        }
+    }
+}
+
+/// The results of a broadcast.
+#[derive(Debug)]
+pub struct Broadcast {
+    results: Streaming<BroadcastResponse>,
+    connection: Connection,
+    until: Instant,
+}
+
+impl Broadcast {
+    /// The next node's result; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<BroadcastResponse>, CallError> {
+        let options = &self.connection.options;
+        match tokio::time::timeout_at(self.until, self.results.message()).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(status)) => self.connection.answer(Err(status)).await,
+            Err(_elapsed) => Err(CallError::DeadlineExceeded {
+                endpoint: options.endpoint.clone(),
+                timeout: options.timeout,
+            }),
         }
     }
 }

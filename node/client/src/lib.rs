@@ -41,6 +41,6 @@ pub mod endpoint;
 pub mod error;
 pub mod refusal;
 
-pub use connection::{ConnectOptions, Connection, Events, Identity, InvalidToken, Token};
+pub use connection::{Broadcast, ConnectOptions, Connection, Events, Identity, InvalidToken, Token};
 pub use endpoint::Endpoint;
 pub use error::{CallError, ConnectError, ErrorKind};

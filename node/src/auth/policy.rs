@@ -89,6 +89,7 @@ const TABLE: &[(&str, Access)] = &[
     ("p2p.v1.GossipService/*", Access::Node),
     ("p2p.v1.RegistryService/GetDescriptors", Access::Member),
     ("p2p.v1.RegistryService/ListMethods", Access::Member),
+    ("p2p.v1.RpcService/Broadcast", Access::Member),
     ("p2p.v1.RpcService/Call", Access::Member),
     ("p2p.v1.SystemService/*", Access::Member),
     ("*", Access::Authenticated),

@@ -5,7 +5,7 @@ use super::answer;
 use crate::{
     auth::Caller,
     error::{Fault, Reason},
-    router::UnaryCall,
+    router::{Target, UnaryCall},
     rpc::Parts,
 };
 use futures_util::future::join_all;
@@ -133,7 +133,7 @@ async fn perform(
     let method = router.registry().resolve(path.as_wire()).map_err(|fault| from_fault(&fault))?;
     let deadline = router.deadline(&method, headers);
     let params = call.params.as_deref().map_or("{}", RawValue::get);
-    let unary = UnaryCall { method: &method, caller, target: None, deadline };
+    let unary = UnaryCall { method: &method, caller, target: Target::Any, deadline };
     let (_node, result) = router.call_json(unary, params).await.map_err(|fault| from_fault(&fault))?;
     match result {
         Ok(json) => serde_json::from_str(&json).map_err(|error| from_fault(&Fault::internal(error))),
@@ -155,6 +155,7 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::NotProvided
         | Reason::ProviderUnreachable
         | Reason::ProviderLost
+        | Reason::ProviderGarbled
         | Reason::Unauthenticated
         | Reason::Denied
         | Reason::RateLimited

@@ -34,6 +34,13 @@ pub struct Provider {
     pub in_flight: AtomicUsize,
 }
 
+impl Provider {
+    /// The node `node`, of which nothing is counted yet.
+    pub fn new(node: NodeId, address: SocketAddr) -> Self {
+        Self { node, address, in_flight: AtomicUsize::new(0) }
+    }
+}
+
 /// One method that this node can serve or route.
 #[derive(Debug)]
 pub struct Method {
@@ -213,7 +220,7 @@ impl Table {
 fn provider(node: &NodeId, address: SocketAddr, before: &Table) -> Arc<Provider> {
     match before.nodes.get(node) {
         Some(known) if known.address == address => known.clone(),
-        Some(_) | None => Arc::new(Provider { node: node.clone(), address, in_flight: AtomicUsize::new(0) }),
+        Some(_) | None => Arc::new(Provider::new(node.clone(), address)),
     }
 }
 

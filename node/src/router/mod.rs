@@ -9,11 +9,9 @@ use crate::{
     error::{Fault, Reason},
     peer::{PeerPool, SendError, error_chain},
     registry::{Method, Provider, Registry},
-    schema::{MAX_DESCRIPTOR_BYTES, Schema},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use p2p_core::{MethodPath, NodeId, balancer, method::StreamingKind};
-use p2p_proto::v1::{GetDescriptorsRequest, registry_service_client::RegistryServiceClient};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -26,13 +24,16 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 mod deadline;
+mod descriptors;
 mod forwarded;
+mod generic;
 mod unary;
 
 use forwarded::{Forwarded, InFlight};
+use generic::Generic;
 
 pub use deadline::{grpc_timeout, timeout_header};
-pub use unary::{Answer, UnaryCall};
+pub use unary::{Answer, AnswerLimit, JsonMethod, Target, UnaryCall};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
@@ -50,12 +51,11 @@ pub struct Router {
     max_message_bytes: usize,
     served_here: Counter,
     forwarded: Counter,
+    generic: Generic,
 }
 
 /// Tries before a call that never left this node is given up.
 const MAX_TRIES: usize = 3;
-/// Longest wait for another node's descriptors.
-const DESCRIPTOR_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Router {
     /// A router over the registry's methods. `default_timeout` bounds unary calls without a deadline,
@@ -77,7 +77,18 @@ impl Router {
         // Looked up once, not for each call.
         let of = |route| routed.get_or_create_owned(&RouteLabels { route });
         let (served_here, forwarded) = (of("local"), of("forwarded"));
-        Self { registry, pool, auth, entry_node, default_timeout, max_message_bytes, served_here, forwarded }
+        let generic = Generic::new(metrics);
+        Self {
+            registry,
+            pool,
+            auth,
+            entry_node,
+            default_timeout,
+            max_message_bytes,
+            served_here,
+            forwarded,
+            generic,
+        }
     }
 
     /// The registry.
@@ -129,8 +140,10 @@ impl Router {
                 format!("{} does not provide {} (any more)", self.registry.node(), method.info.path),
             )),
             Some(_) | None => {
+                let candidates = self.candidates(method, target.as_ref())?;
                 // Boxed, so that local calls do not carry its room.
-                within(deadline, Box::pin(self.forward(method, caller, deadline, target, request))).await?
+                within(deadline, Box::pin(self.forward(method, caller, deadline, candidates, request)))
+                    .await?
             }
         }
     }
@@ -140,10 +153,9 @@ impl Router {
         method: &Method,
         caller: &Caller,
         deadline: Option<Instant>,
-        target: Option<NodeId>,
+        mut candidates: Vec<Arc<Provider>>,
         mut request: Request<Body>,
     ) -> Result<(Response<Body>, NodeId), Fault> {
-        let mut candidates = self.candidates(method, target.as_ref())?;
         let headers = request.headers_mut();
         caller.pass_on(headers, &self.entry_node);
         for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
@@ -230,55 +242,6 @@ impl Router {
             }
         }
     }
-
-    /// The schema of a method's service: ours, one fetched before, or the provider's, checked against the
-    /// digest that it published.
-    pub async fn schema(&self, method: &Method) -> Result<Arc<Schema>, Fault> {
-        let service = method.info.path.service();
-        if let Some(local) = self.registry.local().values().find(|local| local.name.as_str() == service) {
-            return Ok(local.schema.clone());
-        }
-        let missing =
-            || Fault::new(Reason::NotFound, format!("the providers of {service} publish no descriptors"));
-        let digest = method.descriptor_digest.ok_or_else(missing)?;
-        if let Some(schema) = self.registry.schemas().get(&digest) {
-            return Ok(schema);
-        }
-        let fetch = async {
-            let provider = method.providers.first().ok_or_else(|| no_provider(&method.info.path))?;
-            let connection = self
-                .pool
-                .get(&provider.node, provider.address)
-                .await
-                .map_err(|error| Fault::new(Reason::ProviderUnreachable, error.to_string()))?;
-            let mut request = tonic::Request::new(GetDescriptorsRequest { service: service.to_owned() });
-            request.metadata_mut().insert("p2p-hop", tonic::metadata::MetadataValue::from_static("1"));
-            let answer = RegistryServiceClient::with_origin(connection, origin(provider))
-                .max_decoding_message_size(MAX_DESCRIPTOR_BYTES)
-                .get_descriptors(request)
-                .await?;
-            Ok::<_, Fault>(answer.into_inner().file_descriptor_set)
-        };
-        let encoded = within(Some(Instant::now() + DESCRIPTOR_TIMEOUT), fetch).await??;
-        let schema = Arc::new(Schema::decode(encoded).map_err(Fault::internal)?);
-        if schema.digest() != digest {
-            return Err(Fault::new(
-                Reason::ProviderLost,
-                format!("the descriptors of {service} are not those published"),
-            ));
-        }
-        self.registry.schemas().insert(schema.clone());
-        Ok(schema)
-    }
-}
-
-fn origin(provider: &Provider) -> http::Uri {
-    http::Uri::builder()
-        .scheme("https")
-        .authority(provider.address.to_string())
-        .path_and_query("/")
-        .build()
-        .unwrap_or_default()
 }
 
 fn no_provider(path: &MethodPath) -> Fault {

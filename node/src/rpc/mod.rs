@@ -5,7 +5,7 @@
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
 //! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins | `registry` |
-//! | `p2p.v1.RpcService` | nodes, admins | `call` |
+//! | `p2p.v1.RpcService` | nodes, admins | `call` `broadcast` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
 //! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
 //! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
@@ -15,6 +15,7 @@
 pub mod cluster;
 
 mod auth;
+mod broadcast;
 mod call;
 mod enrollment;
 mod events;

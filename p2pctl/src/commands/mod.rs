@@ -58,6 +58,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
             block_on(rpc::describe::run(&args, &session, output))
         }
         Command::Rpc(rpc::RpcCommand::Call(args)) => block_on(rpc::call::run(&args, &session, output)),
+        Command::Rpc(rpc::RpcCommand::Broadcast(args)) => {
+            block_on(rpc::broadcast::run(&args, &session, output))
+        }
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),

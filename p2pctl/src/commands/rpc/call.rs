@@ -1,5 +1,6 @@
 //! `p2pctl rpc call`
 
+use super::payload;
 use crate::{
     error::{Exit, Failure, Outcome, code_word},
     output::{Format, Output, json, printable},
@@ -9,11 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use p2p_core::{MethodPath, NodeId};
 use p2p_proto::v1::{CallResponse, call_response};
-use std::{fs, io::Read as _};
 use tonic::Code;
-
-/// Largest payload read from a file or stdin, in bytes: the limit of gRPC messages.
-const MAX_PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Calls a unary method with a request in JSON and prints its answer
 ///
@@ -39,7 +36,7 @@ pub(crate) struct CallArgs {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &CallArgs, session: &Session<'_>, output: &Output) -> Outcome {
-    let payload = payload(&args.payload)?;
+    let payload = payload::one(&args.payload)?;
     let connection = session.connect().await?;
     let node = args.node.as_ref().map(NodeId::as_str);
     let response = connection
@@ -52,31 +49,6 @@ pub(crate) async fn run(args: &CallArgs, session: &Session<'_>, output: &Output)
         Format::Yaml => output.data(&yaml(&answer)?)?,
     }
     Ok(Exit::Success)
-}
-
-/// The request text, checked to be a JSON object before anything is sent.
-fn payload(arg: &str) -> Result<String, Failure> {
-    let text = match (arg, arg.strip_prefix('@')) {
-        ("-", _) => read(std::io::stdin().lock()).context("Cannot read the request from stdin"),
-        (_, Some(path)) => fs::File::open(path)
-            .map_err(anyhow::Error::from)
-            .and_then(read)
-            .with_context(|| format!("Cannot read the request from {path}")),
-        (json, None) => Ok(json.to_owned()),
-    };
-    let text = text.map_err(|error| Failure::usage(format!("{error:#}")))?;
-    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(Failure::usage(format!("The request is not JSON: {error}"))
-            .hint("Write an object in quotes, as in '{\"message\": \"hello\"}', @FILE or -")),
-    }
-}
-
-fn read(from: impl std::io::Read) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let read = from.take(MAX_PAYLOAD_BYTES + 1).read_to_string(&mut text)?;
-    anyhow::ensure!(read as u64 <= MAX_PAYLOAD_BYTES, "it is larger than {MAX_PAYLOAD_BYTES} bytes");
-    Ok(text)
 }
 
 /// The JSON that the method answered with, or its error as a failure.
@@ -123,18 +95,6 @@ mod tests {
             failure.message,
             "p2p.v1.SystemService/Echo on worker-1 answered FAILED_PRECONDITION: not now"
         );
-    }
-
-    #[test]
-    fn a_payload_comes_from_the_line_or_a_file_and_must_be_json() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("request.json");
-        fs::write(&file, r#"{"a":1}"#).expect("written");
-        assert_eq!(payload(&format!("@{}", file.display())).as_deref(), Ok(r#"{"a":1}"#));
-        assert_eq!(payload("{}").as_deref(), Ok("{}"));
-        for bad in ["{a:1}", "", "@/no/such/file"] {
-            assert_eq!(payload(bad).expect_err(bad).exit, Exit::Usage);
-        }
     }
 
     #[test]

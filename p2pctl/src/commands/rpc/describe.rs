@@ -188,7 +188,7 @@ message EchoResponse {
     fn an_unknown_method_names_those_that_exist() {
         let failure = describe_own("p2p.v1.RpcService/Cal").err().expect("unknown");
         assert_eq!(failure.exit, Exit::NotFound);
-        assert_eq!(failure.message, "p2p.v1.RpcService has no method Cal. It has Call");
+        assert_eq!(failure.message, "p2p.v1.RpcService has no method Cal. It has Call, Broadcast");
     }
 
     #[test]
