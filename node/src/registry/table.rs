@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::{Registry as MetricsRegistry, Unit},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{Arc, atomic::AtomicUsize},
 };
@@ -54,7 +54,8 @@ pub struct Method {
     pub local: Option<LocalHandler>,
     /// Other nodes that provide it now, by node id.
     pub providers: Vec<Arc<Provider>>,
-    /// SHA-256 of the descriptors that its first provider publishes, if it is not local.
+    /// SHA-256 of the descriptors that this node has, else of those that its first provider publishes. None for services
+    /// of the system.
     pub descriptor_digest: Option<[u8; 32]>,
     /// Its counters.
     pub metrics: MethodMetrics,
@@ -103,6 +104,8 @@ pub struct Table {
     pub methods: HashMap<Box<str>, Arc<Method>>,
     /// Every other node that may be given calls.
     pub nodes: HashMap<NodeId, Arc<Provider>>,
+    /// Services whose providers publish different descriptors.
+    pub(super) disputed: BTreeSet<ServiceName>,
 }
 
 impl Table {
@@ -119,7 +122,7 @@ impl Table {
                 nodes.insert(id.clone(), provider(id, address, before));
             }
         }
-        let mut table = Self { methods: HashMap::new(), nodes };
+        let mut table = Self { methods: HashMap::new(), nodes, disputed: BTreeSet::new() };
         table.add_local(local, metrics);
         let remote = || view.members.iter().filter(|(id, _)| *id != node);
         for (id, member) in remote() {
@@ -132,6 +135,7 @@ impl Table {
         for (_, member) in remote().filter(|(id, _)| !table.nodes.contains_key(*id)).collect::<Vec<_>>() {
             table.add_remote(None, member, metrics);
         }
+        metrics.disputed.set(i64::try_from(table.disputed.len()).unwrap_or(i64::MAX));
         table
     }
 
@@ -148,7 +152,7 @@ impl Table {
                     access: access_of(info.path.as_str()),
                     local: Some(LocalHandler(service.handler.clone())),
                     providers: if built_in { everywhere.clone() } else { Vec::new() },
-                    descriptor_digest: None,
+                    descriptor_digest: (!built_in).then(|| service.schema.digest()),
                     metrics: metrics.of(&info.path),
                 };
                 self.methods.insert(info.path.as_wire().into(), Arc::new(method));
@@ -210,8 +214,12 @@ impl Table {
             );
             return;
         }
+        let disputed = entry.descriptor_digest.is_some_and(|known| known[..] != *digest);
         if let Some(method) = Arc::get_mut(entry) {
             method.providers.push(provider.clone());
+        }
+        if disputed && let Ok(service) = info.path.service().parse() {
+            self.disputed.insert(service);
         }
     }
 }
@@ -241,6 +249,7 @@ pub(super) struct RequestMetrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<MethodLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    pub(super) disputed: Gauge,
     pub(super) unknown: Counter,
 }
 
@@ -278,6 +287,7 @@ impl RequestMetrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(new_histogram),
             in_flight: Gauge::default(),
+            disputed: Gauge::default(),
             unknown: Counter::default(),
         };
         registry.register("requests", "Requests by method and gRPC code", metrics.requests.clone());
@@ -288,6 +298,11 @@ impl RequestMetrics {
             metrics.durations.clone(),
         );
         registry.register("requests_in_flight", "Requests being served", metrics.in_flight.clone());
+        registry.register(
+            "services_disputed",
+            "Services whose providers publish different descriptors; those of the first count",
+            metrics.disputed.clone(),
+        );
         registry.register(
             "requests_unknown_method",
             "Requests for methods that no node provides",

@@ -34,7 +34,7 @@ pub(super) struct Generic {
     answered: Counter,
     failed: Counter,
     pub(super) unusable: Counter,
-    pub(super) conflicts: Counter,
+    conflicts: Counter,
 }
 
 impl Generic {
@@ -88,6 +88,11 @@ impl super::Router {
             self.generic.count(&fault);
             fault
         })
+    }
+
+    /// Counts an answer of reflection for which others publish another file of the same name.
+    pub fn count_conflict(&self) {
+        self.generic.conflicts.inc();
     }
 
     /// Counts one node's result of a broadcast.
