@@ -139,12 +139,19 @@ impl Limits {
     /// Charges one request of `class`. Nodes of the cluster are exempt: what they forward was charged where
     /// it entered.
     pub fn charge<T>(&self, class: RateClass, request: &Request<T>) -> Result<(), Fault> {
-        let Some(config) = &self.classes[class as usize] else { return Ok(()) };
         let caller = request.extensions().get::<Arc<Caller>>();
-        if caller.is_some_and(|caller| caller.connection.principal.node().is_some()) {
+        let caller =
+            caller.ok_or_else(|| Fault::internal("a request without its caller is to be charged"))?;
+        self.charge_caller(class, caller)
+    }
+
+    /// Charges `caller` for one more.
+    pub fn charge_caller(&self, class: RateClass, caller: &Caller) -> Result<(), Fault> {
+        let Some(config) = &self.classes[class as usize] else { return Ok(()) };
+        if caller.connection.principal.node().is_some() {
             return Ok(());
         }
-        let key = ByClient.extract(request).map_err(Fault::internal)?;
+        let key = Client::of(caller);
         let Err(denied) = config.limiter().check_key(&key) else { return Ok(()) };
         self.refused.get_or_create(&Labels { class: class.word() }).inc();
         let pause = denied.wait_time_from(self.clock.now());

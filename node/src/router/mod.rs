@@ -5,7 +5,7 @@
 //! or refused ([`Reason::NotProvided`]), never sent on.
 
 use crate::{
-    auth::{Auth, Caller, TARGET_NODE},
+    auth::{Auth, Caller, SERVED_BY, TARGET_NODE},
     error::{Fault, Reason},
     peer::{PeerPool, SendError, error_chain},
     registry::{Method, Provider, Registry},
@@ -133,7 +133,9 @@ impl Router {
                 }
                 caller.identify(request.headers_mut(), &self.entry_node);
                 let response = within(deadline, (local.0)(request)).await?;
-                Ok((refuse_oversized(response), self.registry.node().clone()))
+                let mut response = refuse_oversized(response);
+                response.headers_mut().insert(SERVED_BY, self.entry_node.clone());
+                Ok((response, self.registry.node().clone()))
             }
             Some(_) | None if caller.forwarded_by.is_some() => Err(Fault::new(
                 Reason::NotProvided,

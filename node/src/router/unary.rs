@@ -50,6 +50,8 @@ pub struct UnaryCall<'a> {
     pub target: Target<'a>,
     /// When it must be answered.
     pub deadline: Option<Instant>,
+    /// The largest answer that is taken.
+    pub limit: AnswerLimit,
 }
 
 /// A method whose messages travel as JSON.
@@ -112,7 +114,8 @@ impl Router {
         Ok(JsonMethod(descriptor))
     }
 
-    fn answer_limit(&self) -> AnswerLimit {
+    /// The largest answer of a generic call, as configured.
+    pub fn answer_limit(&self) -> AnswerLimit {
         AnswerLimit { bytes: self.max_message_bytes, name: "rpc_max_message_bytes" }
     }
 
@@ -123,7 +126,7 @@ impl Router {
     /// What kept the call from its method. What the method itself answered, errors too, is in the answer.
     pub async fn call(&self, call: UnaryCall<'_>, message: &[u8]) -> Result<Answer, Fault> {
         self.check_generic(call.method, call.caller)?;
-        self.send(call, message, self.answer_limit()).await.inspect_err(|fault| self.generic.count(fault))
+        self.send(call, message).await.inspect_err(|fault| self.generic.count(fault))
     }
 
     /// Makes a call with a proto3 JSON message and gives the answer as one.
@@ -140,10 +143,9 @@ impl Router {
         self.check_generic(call.method, call.caller)?;
         let called = async {
             let method = within(call.deadline, self.json_method(call.method)).await??;
-            let limit = self.answer_limit();
-            let answer = self.send(call, &method.encode(json)?, limit).await?;
+            let answer = self.send(call, &method.encode(json)?).await?;
             let result = match answer.result {
-                Ok(bytes) => Ok(method.decode(bytes, limit)?),
+                Ok(bytes) => Ok(method.decode(bytes, call.limit)?),
                 Err(status) => Err(status),
             };
             Ok((answer.node, result))
@@ -164,14 +166,9 @@ impl Router {
         self.route(method, caller, deadline, request).await
     }
 
-    /// Makes a call that [`Self::check_generic`] has let through, and takes an answer of at most `limit`.
-    pub async fn send(
-        &self,
-        call: UnaryCall<'_>,
-        message: &[u8],
-        limit: AnswerLimit,
-    ) -> Result<Answer, Fault> {
-        let UnaryCall { method, caller, target, deadline } = call;
+    /// Makes a call that [`Self::check_generic`] has let through.
+    pub async fn send(&self, call: UnaryCall<'_>, message: &[u8]) -> Result<Answer, Fault> {
+        let UnaryCall { method, caller, target, deadline, limit } = call;
         let mut request = Request::new(Body::new(Full::new(framed(message)?)));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = method.info.path.as_wire().parse().map_err(Fault::internal)?;

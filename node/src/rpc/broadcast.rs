@@ -231,8 +231,9 @@ impl Broadcast {
             caller: &self.caller,
             target: Target::Provider(provider),
             deadline: Some(self.deadline),
+            limit: ANSWER,
         };
-        let answer = match self.parts.router.send(call, &self.message, ANSWER).await?.result {
+        let answer = match self.parts.router.send(call, &self.message).await?.result {
             Ok(answer) => answer,
             Err(status) => return Ok(Err(status)),
         };

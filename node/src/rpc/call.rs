@@ -48,7 +48,8 @@ impl CallService {
         let router = &self.0.router;
         let method = router.registry().resolve(path.as_wire())?;
         let deadline = router.deadline(&method, &headers);
-        let call = UnaryCall { method: &method, caller: &caller, target, deadline };
+        let call =
+            UnaryCall { method: &method, caller: &caller, target, deadline, limit: router.answer_limit() };
         let (node, result) = match payload {
             Some(Payload::Binary(message)) => {
                 let answer = router.call(call, &message).await?;

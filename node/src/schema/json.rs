@@ -3,8 +3,14 @@
 use crate::error::{Fault, Reason};
 use bytes::Bytes;
 use prost::Message as _;
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage as _, SerializeOptions, Value,
+};
 use std::io;
+
+/// Messages inside messages of an answer, those inside `google.protobuf.Any` included. prost counts anew in each `Any`, and
+/// the serializer calls itself for each level.
+const MAX_DEPTH: usize = 100;
 
 /// Encodes the proto3 JSON of a request. Unknown fields are refused: they are typing errors. A refusal names the field, in
 /// its text and as the fact `field`.
@@ -56,6 +62,11 @@ pub fn decode_json(message: &MessageDescriptor, bytes: Bytes, limit: usize) -> R
             format!("the answer is no {name} message as its descriptors say: {error}"),
         )
     })?;
+    if nests_deeper(&decoded, MAX_DEPTH) {
+        let name = message.full_name();
+        let text = format!("the {name} message of the answer is nested deeper than {MAX_DEPTH} messages");
+        return Err(Fault::new(Reason::ProviderGarbled, text));
+    }
     let mut json = Bounded { text: Vec::new(), limit, full: false };
     let options = SerializeOptions::new().skip_default_fields(false).stringify_64_bit_integers(true);
     let written = decoded.serialize_with_options(&mut serde_json::Serializer::new(&mut json), &options);
@@ -70,6 +81,31 @@ pub fn decode_json(message: &MessageDescriptor, bytes: Bytes, limit: usize) -> R
             ))
         }
     }
+}
+
+/// Whether there are more than `levels` messages inside each other, also in encoded ones.
+fn nests_deeper(message: &DynamicMessage, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return true };
+    if message.descriptor().full_name() == "google.protobuf.Any" {
+        // What does not read is told by the serializer.
+        return packed(message).is_some_and(|inside| nests_deeper(&inside, levels));
+    }
+    message.fields().any(|(_, value)| holds_deeper(value, levels))
+}
+
+fn holds_deeper(value: &Value, levels: usize) -> bool {
+    let one = value.as_message().is_some_and(|message| nests_deeper(message, levels));
+    let mut list = value.as_list().into_iter().flatten();
+    let mut map = value.as_map().into_iter().flat_map(|map| map.values());
+    one || list.any(|value| holds_deeper(value, levels)) || map.any(|value| holds_deeper(value, levels))
+}
+
+/// The message in an `Any`.
+fn packed(any: &DynamicMessage) -> Option<DynamicMessage> {
+    let packed: prost_types::Any = any.transcode_to().ok()?;
+    let name = packed.type_url.rsplit_once('/')?.1;
+    let descriptor = any.descriptor().parent_pool().get_message_by_name(name)?;
+    DynamicMessage::decode(descriptor, packed.value.as_slice()).ok()
 }
 
 /// Text up to a limit.
@@ -137,6 +173,54 @@ mod tests {
     fn json_nested_without_end_is_refused() {
         let deep = format!("{{\"nodes\":{}", "[".repeat(1_000_000));
         assert!(encode_json(&message("p2p.v1.ListNodesResponse"), &deep).is_err());
+    }
+
+    /// `google.protobuf.Any` alone.
+    fn any() -> MessageDescriptor {
+        use prost_types::{
+            DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+            field_descriptor_proto::{Label, Type},
+        };
+        let field = |name: &str, number, kind: Type| FieldDescriptorProto {
+            name: Some(name.to_owned()),
+            number: Some(number),
+            r#type: Some(kind.into()),
+            label: Some(Label::Optional.into()),
+            ..FieldDescriptorProto::default()
+        };
+        let file = FileDescriptorProto {
+            name: Some("google/protobuf/any.proto".to_owned()),
+            package: Some("google.protobuf".to_owned()),
+            syntax: Some("proto3".to_owned()),
+            message_type: vec![DescriptorProto {
+                name: Some("Any".to_owned()),
+                field: vec![field("type_url", 1, Type::String), field("value", 2, Type::Bytes)],
+                ..DescriptorProto::default()
+            }],
+            ..FileDescriptorProto::default()
+        };
+        let set = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        let schema = Schema::decode(set).expect("a schema");
+        schema.pool().get_message_by_name("google.protobuf.Any").expect("described")
+    }
+
+    fn any_in_any(levels: usize) -> Bytes {
+        let mut value = Vec::new();
+        for _ in 0..levels {
+            let type_url = "x/google.protobuf.Any".to_owned();
+            value = prost_types::Any { type_url, value }.encode_to_vec();
+        }
+        value.into()
+    }
+
+    #[test]
+    fn messages_packed_in_each_other_do_not_end_the_stack() {
+        let any = any();
+        let fault = decode_json(&any, any_in_any(20_000), 1 << 20).expect_err("too deep");
+        assert!(fault.message.contains("deeper than 100 messages"), "{}", fault.message);
+        // The innermost is empty, which no Any may be; what is as deep as may be is read to its end.
+        let fault = decode_json(&any, any_in_any(MAX_DEPTH - 1), 1 << 20).expect_err("an empty Any");
+        assert!(fault.message.contains("no JSON form"), "{}", fault.message);
     }
 
     #[test]

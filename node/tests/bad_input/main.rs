@@ -5,9 +5,11 @@
 //! | `start` | configurations, files and certificates with which a node must not start |
 //! | `connections` | bytes and certificates that are no client's |
 //! | `requests` | requests of those who may connect |
+//! | `answers` | what a service answers against its own descriptors |
 //! | `gossip` | records that a node with a valid certificate must not get through |
 //! | `envelope` | compressed frames that lie about what they hold |
 
+mod answers;
 mod connections;
 mod envelope;
 mod gossip;
