@@ -5,7 +5,7 @@ use super::{Router, no_provider, within};
 use crate::{
     error::{Fault, Reason},
     registry::{Method, Provider},
-    schema::{MAX_DESCRIPTOR_BYTES, Schema, sha256},
+    schema::{MAX_DESCRIPTOR_BYTES, Schema},
 };
 use bytes::Bytes;
 use p2p_proto::v1::{GetDescriptorsRequest, registry_service_client::RegistryServiceClient};
@@ -68,20 +68,16 @@ impl Router {
                     continue;
                 }
             };
-            if sha256(&encoded) != digest {
-                self.generic.unusable.inc();
+            let Some(verdict) = self.generic.judge(digest, encoded) else {
                 let node = &provider.node;
                 last = Fault::new(
                     Reason::ProviderGarbled,
                     format!("node {node} sent descriptors of {service} that are not those published"),
                 );
                 continue;
-            }
-            let schema = Schema::decode(encoded).map(Arc::new);
-            let verdict = schema.map_err(|error| Arc::from(error.to_string()));
+            };
             self.registry.schemas().insert(digest, verdict.clone());
             return verdict.map_err(|why| {
-                self.generic.unusable.inc();
                 tracing::warn!(service, provider = %provider.node, error = %why, "unusable descriptors");
                 unusable(service, &why)
             });

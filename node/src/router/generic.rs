@@ -3,8 +3,10 @@
 use super::descriptors::FETCHES_MAX;
 use crate::{
     error::{Fault, Reason},
+    schema::{Schema, cache::Verdict, sha256},
     telemetry::Metrics,
 };
+use bytes::Bytes;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -33,7 +35,7 @@ pub(super) struct Generic {
     faults: Family<FaultLabels, Counter>,
     answered: Counter,
     failed: Counter,
-    pub(super) unusable: Counter,
+    unusable: Counter,
     conflicts: Counter,
 }
 
@@ -72,12 +74,10 @@ impl Generic {
     pub(super) fn count(&self, fault: &Fault) {
         self.faults.get_or_create(&FaultLabels { reason: fault.reason.row().word }).inc();
     }
-}
 
-impl super::Router {
     /// Room for one more broadcast, as long as it lasts.
-    pub fn begin_broadcast(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        self.generic.broadcasts.clone().try_acquire_owned().map_err(|_| {
+    fn begin(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        self.broadcasts.clone().try_acquire_owned().map_err(|_| {
             let mut fault = Fault::new(
                 Reason::RateLimited,
                 format!(
@@ -85,9 +85,29 @@ impl super::Router {
                 ),
             );
             fault.retry_after = Some(Duration::from_secs(1));
-            self.generic.count(&fault);
+            self.count(&fault);
             fault
         })
+    }
+
+    /// What the descriptors are that a provider sent for `digest`; `None` if they are others.
+    pub(super) fn judge(&self, digest: [u8; 32], encoded: Bytes) -> Option<Verdict> {
+        if sha256(&encoded) != digest {
+            self.unusable.inc();
+            return None;
+        }
+        let schema = Schema::decode(encoded).map(Arc::new);
+        Some(schema.map_err(|error| {
+            self.unusable.inc();
+            Arc::from(error.to_string())
+        }))
+    }
+}
+
+impl super::Router {
+    /// Room for one more broadcast, as long as it lasts.
+    pub fn begin_broadcast(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        self.generic.begin()
     }
 
     /// Counts an answer of reflection for which others publish another file of the same name.
@@ -102,5 +122,44 @@ impl super::Router {
         } else {
             self.generic.failed.inc()
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+    use prost_types::{FileDescriptorProto, FileDescriptorSet};
+
+    #[test]
+    fn descriptors_are_believed_by_their_digest_and_only_if_they_can_be_used() {
+        let generic = Generic::new(&Metrics::default());
+        let good = Bytes::from_static(p2p_proto::DESCRIPTORS);
+        assert!(generic.judge(sha256(&good), good.clone()).is_some_and(|verdict| verdict.is_ok()));
+        assert_eq!(generic.unusable.get(), 0);
+        assert!(generic.judge([0; 32], good).is_none(), "not those published");
+        // The digest is right, and the set would end the stack of the library that builds on it.
+        let circle = FileDescriptorProto {
+            name: Some("a.proto".to_owned()),
+            dependency: vec!["a.proto".to_owned()],
+            public_dependency: vec![0],
+            ..FileDescriptorProto::default()
+        };
+        let bomb: Bytes = FileDescriptorSet { file: vec![circle] }.encode_to_vec().into();
+        let why = generic.judge(sha256(&bomb), bomb).expect("those published").expect_err("unusable");
+        assert!(why.contains("imports itself"), "{why}");
+        assert_eq!(generic.unusable.get(), 2);
+    }
+
+    #[test]
+    fn broadcasts_beyond_the_limit_are_refused_with_a_pause_until_one_ends() {
+        let generic = Generic::new(&Metrics::default());
+        let mut rooms: Vec<_> = (0..BROADCASTS_MAX).map(|_| generic.begin().expect("room")).collect();
+        let fault = generic.begin().expect_err("full");
+        assert_eq!((fault.reason, fault.retry_after), (Reason::RateLimited, Some(Duration::from_secs(1))));
+        let refused = FaultLabels { reason: "RATE_LIMITED" };
+        assert_eq!(generic.faults.get_or_create(&refused).get(), 1);
+        rooms.pop();
+        assert!(generic.begin().is_ok());
     }
 }

@@ -237,6 +237,31 @@ mod tests {
         assert!(read_files(chain.collect()).expect_err("imports").to_string().contains("16384 imports"));
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_largest_set_that_is_taken_fits_into_memory() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+            let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+            pages.expect("a number") * 4_096
+        };
+        let fields = (1..MAX_ELEMENTS - 10).map(|number| prost_types::FieldDescriptorProto {
+            name: Some(format!("f{number}")),
+            number: Some(i32::try_from(number).expect("fits") + 20_000),
+            r#type: Some(prost_types::field_descriptor_proto::Type::Bool.into()),
+            label: Some(prost_types::field_descriptor_proto::Label::Optional.into()),
+            ..prost_types::FieldDescriptorProto::default()
+        });
+        let mut large = file("large", &[], &[]);
+        large.message_type[0].field = fields.collect();
+        let before = resident();
+        let pool = read_files(vec![large]).expect("just small enough");
+        let grown = resident().saturating_sub(before);
+        println!("{MAX_ELEMENTS} elements take {} MiB", grown >> 20);
+        assert!(grown < 256 << 20, "{grown}");
+        drop(pool);
+    }
+
     #[test]
     fn what_is_no_set_of_files_is_an_error() {
         let twice = vec![file("a", &[], &[]), file("a", &[], &[])];
