@@ -5,10 +5,14 @@ use std::{env, fs, path::PathBuf};
 
 const FILES: [&str; 8] =
     ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "auth", "revocation"];
+/// Standard services that no library has whole.
+const STANDARD: [&str; 1] = ["grpc/health/v1/health.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files: Vec<String> = FILES.iter().map(|name| format!("p2p/v1/{name}.proto")).collect();
+    let own = FILES.iter().map(|name| format!("p2p/v1/{name}.proto"));
+    let files: Vec<String> = own.chain(STANDARD.map(str::to_owned)).collect();
     println!("cargo:rerun-if-changed=p2p");
+    println!("cargo:rerun-if-changed=grpc");
     let descriptors = protox::compile(&files, ["."])?;
 
     // With comments and imports: reflection and `p2pctl rpc describe` show them.

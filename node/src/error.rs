@@ -54,6 +54,8 @@ pub enum Reason {
     ProviderBusy,
     /// The process behind a node answered what is no gRPC.
     UpstreamInvalid,
+    /// What the provider sent, its descriptors or its answer, does not read.
+    ProviderGarbled,
     /// No evidence of who calls.
     Unauthenticated,
     /// The caller may not do this.
@@ -134,6 +136,9 @@ impl Reason {
             ),
             Self::UpstreamInvalid => {
                 row("UPSTREAM_INVALID", Code::Internal, StatusCode::BAD_GATEWAY, Provider, Retry::No)
+            }
+            Self::ProviderGarbled => {
+                row("PROVIDER_GARBLED", Code::Internal, StatusCode::BAD_GATEWAY, Provider, Retry::No)
             }
             Self::Unauthenticated => {
                 row("UNAUTHENTICATED", Code::Unauthenticated, StatusCode::UNAUTHORIZED, Caller, Retry::No)

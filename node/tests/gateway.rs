@@ -243,7 +243,8 @@ async fn json_rpc_calls_any_unary_method() {
     }
     let answer = rpc(admin, call(json!(2), "demo.v1.Greeter/SayHello", json!({"nam": 1}))).await;
     assert_eq!(answer["error"]["code"], -32602);
-    assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("nam")), "{answer}");
+    assert_eq!(answer["error"]["data"]["field"], "nam", "{answer}");
+    admin.awaits_sample("p2p_generic_call_faults_total{reason=\"INVALID_ARGUMENT\"}", 1.0).await;
     let answer = rpc(admin, hello(3, "")).await;
     assert_eq!(answer["error"]["code"], -32003, "the service's own INVALID_ARGUMENT: {answer}");
     assert_eq!(answer["error"]["data"]["grpc_code"], 3);
@@ -326,6 +327,33 @@ async fn the_rate_limit_answers_with_the_pause_in_both_protocols() {
     assert!(observer.call("p2p.v1.SystemService/Echo", "", "{}").await.is_ok());
     assert_eq!(get(&admin, true, "/health").await.status(), 200);
     assert!(admin.hello("you").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_charged_for_each_of_its_calls() {
+    let certificates = Certificates::new(&["g1:worker"]);
+    let config =
+        certificates.config("g1").set("rate_limit_enabled", "true").set("rate_limit_rpc_requests", "1");
+    let node = TestNode::start(Binary::Greeter, config).await;
+    let admin = &certificates.client(&node, "admin").await;
+    let echo = |id: usize| call(json!(id), "p2p.v1.SystemService/Echo", json!({"message": "x"}));
+    let silent = json!({"jsonrpc": "2.0", "method": "p2p.v1.SystemService/Echo"});
+    let mut calls: Vec<Value> = (0..30).map(echo).collect();
+    // A notification counts, too.
+    calls[0] = silent.clone();
+    let answers = rpc(admin, Value::Array(calls)).await;
+    let answers = answers.as_array().expect("a batch");
+    assert_eq!(answers.len(), 29);
+    for (at, answer) in answers.iter().enumerate() {
+        assert_eq!(answer["id"], at + 1);
+        // The burst is 20.
+        assert_eq!(answer.get("result").is_some(), at + 1 < 20, "{answer}");
+    }
+    let refused = &answers[28]["error"];
+    assert_eq!((&refused["code"], &refused["data"]["reason"]), (&json!(-32008), &json!("RATE_LIMITED")));
+    assert!(refused["data"]["retry_after_ms"].as_u64().is_some_and(|pause| pause > 0), "{refused}");
+    admin.awaits_sample("p2p_rate_limited_requests_total{class=\"rpc\"}", 10.0).await;
+    assert_problem(post(admin, silent.to_string()).await, 429, "RATE_LIMITED").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,16 +2,18 @@
 
 mod support;
 
-use p2p_proto::v1::{EchoRequest, GetInfoRequest, GetMetricsRequest};
+use p2p_proto::{
+    health::{
+        HealthCheckRequest, HealthCheckResponse, HealthListRequest, health_check_response::ServingStatus,
+        health_client::HealthClient,
+    },
+    v1::{EchoRequest, GetInfoRequest, GetMetricsRequest},
+};
 use prost::Message as _;
 use rustix::process::Signal;
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::{Binary, Certificates, Client, Cluster, TestNode};
 use tonic::{Code, Request, Status, client::Grpc, codec::Streaming};
-use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
-    health_client::HealthClient,
-};
 
 async fn check(client: &Client, service: &str) -> Result<ServingStatus, Status> {
     let request = HealthCheckRequest { service: service.to_owned() };
@@ -45,9 +47,19 @@ async fn health_is_open_to_strangers_and_follows_the_registry() {
     assert_eq!(next(&mut node).await, ServingStatus::Serving);
     assert_eq!(next(&mut greeter).await, ServingStatus::Serving);
     assert_eq!(next(&mut unknown).await, ServingStatus::ServiceUnknown);
+    // The names of all services are for members.
+    let list =
+        async |client: &Client| HealthClient::new(client.channel.clone()).list(HealthListRequest {}).await;
+    assert_eq!(list(&stranger).await.expect_err("refused").code(), Code::Unauthenticated);
+    let statuses = list(&cluster.admin(&cluster.w1).await).await.expect("listed").into_inner().statuses;
+    for known in ["", "demo.v1.Greeter", "p2p.v1.SystemService"] {
+        assert_eq!(statuses[known].status(), ServingStatus::Serving, "{known:?}");
+    }
     cluster.g1.signal(Signal::TERM);
     assert_eq!(next(&mut greeter).await, ServingStatus::NotServing);
     assert_eq!(check(&stranger, "demo.v1.Greeter").await.expect("known"), ServingStatus::NotServing);
+    let statuses = list(&cluster.admin(&cluster.w1).await).await.expect("listed").into_inner().statuses;
+    assert_eq!(statuses["demo.v1.Greeter"].status(), ServingStatus::NotServing);
     cluster.w1.signal(Signal::TERM);
     assert_eq!(next(&mut node).await, ServingStatus::NotServing);
 }
@@ -61,8 +73,8 @@ macro_rules! reflection_test {
                 server_reflection_request::MessageRequest as Ask,
                 server_reflection_response::MessageResponse as Answer,
             };
-            let certificates = Certificates::new(&["g1:worker"]);
-            let node = TestNode::start(Binary::Greeter, certificates.config("g1")).await;
+            let cluster = Cluster::start().await;
+            let (certificates, node) = (&cluster.certificates, &cluster.w1);
             let path =
                 concat!("/grpc.reflection.", stringify!($version), ".ServerReflection/ServerReflectionInfo");
             let ask = async |client: &Client, questions: Vec<Ask>| -> Result<Vec<Answer>, Status> {
@@ -83,13 +95,17 @@ macro_rules! reflection_test {
                 }
                 Ok(all)
             };
-            let admin = certificates.client(&node, "admin").await;
+            // Not the node that provides the greeter.
+            let admin = certificates.client(node, "admin").await;
             let questions = vec![
                 Ask::ListServices(String::new()),
                 Ask::FileContainingSymbol("demo.v1.Greeter".to_owned()),
                 Ask::FileContainingSymbol("p2p.v1.SystemService.GetInfo".to_owned()),
                 Ask::FileByFilename("greeter.proto".to_owned()),
+                Ask::FileContainingSymbol("demo.v1.HelloRequest".to_owned()),
+                Ask::FileContainingSymbol("demo.v1.Greeter.SayHello".to_owned()),
                 Ask::FileContainingSymbol("no.Such".to_owned()),
+                Ask::FileByFilename("no/such.proto".to_owned()),
             ];
             let answers = ask(&admin, questions.clone()).await.expect("answered");
             assert_eq!(answers.len(), questions.len());
@@ -105,7 +121,9 @@ macro_rules! reflection_test {
             ] {
                 assert!(names.contains(&name), "{name} is missing from {names:?}");
             }
-            for (answer, service) in [(1, "Greeter"), (2, "SystemService"), (3, "Greeter")] {
+            let described =
+                [(1, "Greeter"), (2, "SystemService"), (3, "Greeter"), (4, "Greeter"), (5, "Greeter")];
+            for (answer, service) in described {
                 let Answer::FileDescriptorResponse(files) = &answers[answer] else {
                     panic!("{:?}", answers[answer])
                 };
@@ -119,10 +137,19 @@ macro_rules! reflection_test {
                     assert!(sent.contains(&import.as_str()), "{import} is missing from {sent:?}");
                 }
             }
-            let Answer::ErrorResponse(error) = &answers[4] else { panic!("{:?}", answers[4]) };
-            assert_eq!(error.error_code, i32::from(Code::NotFound));
+            for answer in &answers[6..] {
+                let Answer::ErrorResponse(error) = answer else { panic!("{answer:?}") };
+                assert_eq!(error.error_code, i32::from(Code::NotFound));
+            }
 
-            let stranger = certificates.stranger(&node).await;
+            // What was learned is kept while nobody can be asked; the service itself is not listed then.
+            cluster.g1.signal(Signal::KILL);
+            admin.awaits_state("g1", p2p_proto::v1::MemberState::Down).await;
+            let answers = ask(&admin, vec![Ask::ListServices(String::new())]).await.expect("answered");
+            let Answer::ListServicesResponse(list) = &answers[0] else { panic!("{:?}", answers[0]) };
+            assert!(list.service.iter().all(|service| service.name != "demo.v1.Greeter"), "{list:?}");
+
+            let stranger = certificates.stranger(node).await;
             let refused = ask(&stranger, vec![Ask::ListServices(String::new())]).await.expect_err("refused");
             assert_eq!(refused.code(), Code::Unauthenticated);
         }

@@ -14,7 +14,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0 ok              1 failure          2 usage       3 not found
   4 not authenticated or denied        5 unreachable
-  6 degraded, or findings              8 timed out
+  6 degraded, or findings              7 partial (broadcast)
+  8 timed out
   64 + gRPC code    `rpc call`: the called method itself answered with an error
 
 Examples:

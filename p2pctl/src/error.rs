@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// It worked, and found the cluster degraded.
     Degraded,
+    /// Some nodes of a broadcast answered, others did not.
+    Partial,
     /// No answer in time.
     TimedOut,
     /// The called method itself answered with this error.
@@ -37,6 +39,7 @@ impl Exit {
             Self::Denied => 4,
             Self::Unreachable => 5,
             Self::Degraded => 6,
+            Self::Partial => 7,
             Self::TimedOut => 8,
             // gRPC codes are 0 to 16.
             Self::Answered(code) => 64 + code as u8,
@@ -97,6 +100,11 @@ impl Failure {
     /// Nobody answers.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
         Self::new(Exit::Unreachable, "unavailable", message)
+    }
+
+    /// Some of many failed.
+    pub(crate) fn partial(message: impl Into<String>) -> Self {
+        Self::new(Exit::Partial, "partial", message)
     }
 
     /// No answer in time.
@@ -176,6 +184,7 @@ mod tests {
             (Failure::untrusted("x"), 4, "untrusted"),
             (Failure::denied("x"), 4, "permission_denied"),
             (Failure::unreachable("x"), 5, "unavailable"),
+            (Failure::partial("x"), 7, "partial"),
             (Failure::timed_out("x"), 8, "deadline_exceeded"),
             (Failure::answered(Code::NotFound, "x"), 69, "not_found"),
             (Failure::answered(Code::Unauthenticated, "x"), 80, "unauthenticated"),

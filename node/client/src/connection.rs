@@ -3,29 +3,27 @@
 mod services;
 
 use crate::{
+    channel::Channel,
     endpoint::Endpoint,
-    error::{CallError, ConnectError, connect_error, files_error},
+    error::{CallError, ConnectError},
     refusal::refusal,
 };
 use http::HeaderValue;
 use p2p_proto::v1::{
-    CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest, CreateJoinTokenResponse, EventsRequest,
-    EventsResponse, EvictRequest, EvictResponse, GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest,
-    IssueTokenResponse, JoinTokenInfo, ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest,
-    ListRevocationsRequest, ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse,
-    RevocationInfo, RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus,
-    VerifyTokenRequest, VerifyTokenResponse, WhyRequest, WhyResponse, auth_service_client::AuthServiceClient,
+    BroadcastRequest, BroadcastResponse, CallRequest, CallResponse, ClusterStatus, CreateJoinTokenRequest,
+    CreateJoinTokenResponse, EventsRequest, EventsResponse, EvictRequest, EvictResponse,
+    GetDescriptorsRequest, GetStatusRequest, IssueTokenRequest, IssueTokenResponse, JoinTokenInfo,
+    ListJoinTokensRequest, ListMethodsRequest, ListNodesRequest, ListRevocationsRequest,
+    ListRevocationsResponse, MethodInfo, NodeInfo, ReadmitRequest, ReadmitResponse, RevocationInfo,
+    RevokeJoinTokenRequest, RevokeTokenRequest, RotateCaRequest, RotateCaStatus, VerifyTokenRequest,
+    VerifyTokenResponse, WhyRequest, WhyResponse, auth_service_client::AuthServiceClient,
     call_request::Payload, cluster_service_client::ClusterServiceClient,
     enrollment_service_client::EnrollmentServiceClient, registry_service_client::RegistryServiceClient,
     rpc_service_client::RpcServiceClient,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
-use tonic::{
-    Request, Response, Status, Streaming,
-    metadata::MetadataMap,
-    transport::{Certificate, Channel, ClientTlsConfig},
-};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
 
 /// Largest answer that is decoded, in bytes: the member list of 10,000 nodes takes about 5 MB.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -33,29 +31,31 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// The header of a call's deadline.
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
-/// How much longer than the timeout a connection attempt may last as a whole, so that the limits of its
-/// steps, which say more, expire first.
-const CONNECT_SLACK: Duration = Duration::from_millis(100);
+/// How much longer than its deadline an answer is awaited that the node itself ends in time.
+const ANSWER_SLACK: Duration = Duration::from_secs(1);
 
 /// How to reach a node, and as whom.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// Where the node listens.
     pub endpoint: Endpoint,
+    /// Other nodes of the same cluster, which take the calls, in this order, when that one does not.
+    pub others: Vec<Endpoint>,
     /// The CA certificates to trust, as PEM. Required unless the endpoint is plain.
     pub ca_pem: Option<Vec<u8>>,
     /// Who calls; without it the caller is anonymous and may ask little.
     pub identity: Option<Identity>,
     /// An access token to show with each call. It comes before the certificate.
     pub token: Option<Token>,
-    /// Limit of connecting, and of each call; sent to the node as the call's deadline.
+    /// Limit of connecting, and of each question of [`Connection`]; sent to the node as the call's deadline.
     pub timeout: Duration,
 }
 
 impl ConnectOptions {
     /// Options for `endpoint` with a timeout of 5 s, and neither CA nor evidence.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, ca_pem: None, identity: None, token: None, timeout: Duration::from_secs(5) }
+        let (others, timeout) = (Vec::new(), Duration::from_secs(5));
+        Self { endpoint, others, ca_pem: None, identity: None, token: None, timeout }
     }
 }
 
@@ -111,8 +111,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A connection to one node. Cheap to clone; calls share one HTTP/2 connection, which is re-established
-/// when it breaks.
+/// A connection to a cluster through one node, or one of several. Cheap to clone; calls share one HTTP/2 connection, which
+/// is opened anew, to the next node, when it breaks.
 #[derive(Clone, Debug)]
 pub struct Connection {
     channel: Channel,
@@ -120,21 +120,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and completes the TLS handshake, within the options' timeout.
+    /// Connects to the first node that answers, and completes the TLS handshake.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let endpoint = &options.endpoint;
-        let mut target = Channel::from_shared(endpoint.uri(""))
-            .map_err(|error| files_error(&error))?
-            .connect_timeout(options.timeout)
-            .tcp_nodelay(true);
-        if !endpoint.is_plain() {
-            let tls = tls_config(options)?;
-            target = target.tls_config(tls).map_err(|error| files_error(&error))?;
-        }
-        let channel = tokio::time::timeout(options.timeout + CONNECT_SLACK, target.connect())
-            .await
-            .map_err(|_| ConnectError::TimedOut { endpoint: endpoint.clone(), timeout: options.timeout })?
-            .map_err(|error| connect_error(&error, endpoint))?;
+        let channel = Channel::connect(options).await?;
         Ok(Self { channel, options: Arc::new(options.clone()) })
     }
 
@@ -144,7 +132,7 @@ impl Connection {
         self.channel.clone()
     }
 
-    /// The node that this connection leads to.
+    /// The node that this connection leads to first.
     pub fn endpoint(&self) -> &Endpoint {
         &self.options.endpoint
     }
@@ -249,6 +237,16 @@ impl Connection {
         self.answer(answer).await
     }
 
+    /// Calls a method on many nodes at once; their results come as they are ready.
+    pub async fn broadcast(&self, request: BroadcastRequest) -> Result<Broadcast, CallError> {
+        let mut client = RpcServiceClient::new(self.channel()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = client.broadcast(self.request(request)).await;
+        let results = self.answer(answer).await?;
+        // The node ends the call in time; a node that hangs does not.
+        let until = Instant::now() + self.options.timeout + ANSWER_SLACK;
+        Ok(Broadcast { results, connection: self.clone(), until })
+    }
+
     /// Makes a join token at the connected coordinator. Its text is in the answer and nowhere else.
     pub async fn create_join_token(
         &self,
@@ -300,26 +298,25 @@ impl Connection {
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.options.timeout);
-        if let Some(token) = &self.options.token {
-            let mut headers = std::mem::take(request.metadata_mut()).into_headers();
-            headers.insert(http::header::AUTHORIZATION, token.header().clone());
-            *request.metadata_mut() = MetadataMap::from_headers(headers);
-        }
         request
     }
 
     async fn answer<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, CallError> {
-        let status = match answer {
-            Ok(response) => return Ok(response.into_inner()),
-            Err(status) => status,
-        };
+        match answer {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.failure(status).await),
+        }
+    }
+
+    /// What a failed call means; looks for a refusal of our certificate, which libraries report as a closed connection.
+    pub(crate) async fn failure(&self, status: Status) -> CallError {
         let error = CallError::new(status, &self.options.endpoint, self.options.timeout);
         if matches!(error, CallError::Connection(ConnectError::Unreachable { .. }))
             && let Some(refusal) = refusal(&self.options).await
         {
-            return Err(refusal.into());
+            return refusal.into();
         }
-        Err(error)
+        error
     }
 }
 
@@ -335,23 +332,32 @@ impl Events {
     pub async fn next(&mut self) -> Result<Option<EventsResponse>, CallError> {
         match self.events.message().await {
             Ok(event) => Ok(event),
-            Err(status) => self.connection.answer(Err(status)).await,
+            Err(status) => Err(self.connection.failure(status).await),
         }
     }
 }
 
-fn tls_config(options: &ConnectOptions) -> Result<ClientTlsConfig, ConnectError> {
-    let ca_pem = options.ca_pem.as_deref().ok_or(ConnectError::NoCa)?;
-    // tonic skips what it cannot parse and would fail later with a misleading "unknown issuer".
-    if !CertificateDer::pem_slice_iter(ca_pem).any(|certificate| certificate.is_ok()) {
-        return Err(ConnectError::Files { reason: "the CA file contains no PEM certificate".to_owned() });
+/// The results of a broadcast.
+#[derive(Debug)]
+pub struct Broadcast {
+    results: Streaming<BroadcastResponse>,
+    connection: Connection,
+    until: Instant,
+}
+
+impl Broadcast {
+    /// The next node's result; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<BroadcastResponse>, CallError> {
+        let options = &self.connection.options;
+        match tokio::time::timeout_at(self.until, self.results.message()).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(status)) => Err(self.connection.failure(status).await),
+            Err(_elapsed) => Err(CallError::DeadlineExceeded {
+                endpoint: options.endpoint.clone(),
+                timeout: options.timeout,
+            }),
+        }
     }
-    let mut tls =
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).timeout(options.timeout);
-    if let Some(identity) = &options.identity {
-        tls = tls.identity(tonic::transport::Identity::from_pem(&identity.cert_pem, &identity.key_pem));
-    }
-    Ok(tls)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub enum ErrorKind {
 }
 
 /// Why no connection came about.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     /// TLS needs a CA to trust.
     #[error("no CA certificate was given")]
@@ -100,6 +100,12 @@ pub enum CallError {
     Status(Status),
 }
 
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
 impl CallError {
     /// Reads the cause of `status`, the outcome of a call to `endpoint` that was given `timeout`.
     pub fn new(status: Status, endpoint: &Endpoint, timeout: Duration) -> Self {
@@ -110,7 +116,8 @@ impl CallError {
         if causes(source).any(|cause| cause.is::<tonic::TimeoutExpired>()) {
             return Self::DeadlineExceeded { endpoint: endpoint.clone(), timeout };
         }
-        Self::Connection(connect_error(source, endpoint))
+        let known = causes(source).find_map(|cause| cause.downcast_ref::<ConnectError>());
+        Self::Connection(known.cloned().unwrap_or_else(|| connect_error(source, endpoint)))
     }
 
     /// The coordinators that the answering node names, if the act is theirs alone; none if it is not, or no
@@ -190,7 +197,7 @@ pub fn files_error(error: &(dyn Error + 'static)) -> ConnectError {
 }
 
 /// The last words of the chain of sources.
-fn innermost(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()
 }
 

@@ -3,12 +3,15 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`endpoint`] | where a node listens, as people type it |
-//! | [`connection`] | a connection with mutual TLS, and one async method per question an admin asks |
+//! | [`channel`] | calls of generated clients, through one of several nodes |
+//! | [`connection`] | the same with one async method per question an admin asks |
+//! | [`raw`] | calls with encoded messages, for tools that have descriptors in place of stubs |
+//! | `dial` `tls` | opening one connection |
 //! | [`error`] | why a connection or a call failed, by kind, as a sentence |
 //! | [`refusal`] | finding out that the node does not accept our certificate |
 //!
-//! Not here: reading files and flags, output, retries between nodes (a node routes, so a client needs
-//! one address). Data flows one way: [`ConnectOptions`] → [`Connection`] → an answer of `p2p.v1`, or a
+//! Not here: reading files and flags, output. A node routes, so one address is enough; with several, the next takes the calls
+//! when one dies or stops. Data flows one way: [`ConnectOptions`] → [`Channel`] or [`Connection`] → an answer, or a
 //! [`CallError`].
 //!
 //! ```no_run
@@ -29,18 +32,24 @@
 //! let answer = node.call_json("p2p.v1.SystemService/Echo", r#"{"message": "hello"}"#, Some("worker-1")).await?;
 //! println!("{answer:?}");
 //!
-//! // Your own generated clients take the channel.
-//! let channel = node.channel();
-//! # drop(channel);
+//! // Generated clients, your own too, take the channel; `Channel::connect` makes one alone.
+//! let mut system = p2p_proto::v1::system_service_client::SystemServiceClient::new(node.channel());
+//! println!("{:?}", system.get_info(p2p_proto::v1::GetInfoRequest {}).await?);
 //! # Ok(())
 //! # }
 //! ```
 
+pub mod channel;
 pub mod connection;
+mod dial;
 pub mod endpoint;
 pub mod error;
+pub mod raw;
 pub mod refusal;
+mod tls;
 
-pub use connection::{ConnectOptions, Connection, Events, Identity, InvalidToken, Token};
+pub use channel::Channel;
+pub use connection::{Broadcast, ConnectOptions, Connection, Events, Identity, InvalidToken, Token};
 pub use endpoint::Endpoint;
 pub use error::{CallError, ConnectError, ErrorKind};
+pub use raw::{RawAnswers, RawError};

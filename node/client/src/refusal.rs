@@ -7,13 +7,9 @@
 use crate::{
     connection::ConnectOptions,
     error::{ConnectError, connect_error},
+    tls::{client_config, server_name},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
@@ -29,45 +25,27 @@ pub async fn refusal(options: &ConnectOptions) -> Option<ConnectError> {
 
 /// Ends with the error that the node's alert becomes, or when the node sends anything else.
 async fn await_alert(options: &ConnectOptions) -> std::io::Result<()> {
-    let Some(config) = client_config(options) else { return Ok(()) };
-    let authority = options.endpoint.authority();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let Ok(name) = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()) else { return Ok(()) };
-    let stream = TcpStream::connect(authority).await?;
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    stream.read(&mut [0]).await.map(drop)
-}
-
-/// What the connection itself was configured with; `None` for a plain endpoint or unusable files, which were
-/// reported when connecting.
-fn client_config(options: &ConnectOptions) -> Option<ClientConfig> {
     if options.endpoint.is_plain() {
-        return None;
+        return Ok(());
     }
-    let certificates = |pem| CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(options.ca_pem.as_deref()?));
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(roots);
-    let mut config = match &options.identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => {
-            let chain = certificates(identity.cert_pem.as_slice()).collect();
-            let key = PrivateKeyDer::from_pem_slice(&identity.key_pem).ok()?;
-            builder.with_client_auth_cert(chain, key).ok()?
-        }
+    // What is unusable was reported when connecting.
+    let (Ok(config), Some(name)) = (client_config(options), server_name(&options.endpoint)) else {
+        return Ok(());
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Some(config)
+    let stream = TcpStream::connect(options.endpoint.authority()).await?;
+    let mut stream = TlsConnector::from(config).connect(name, stream).await?;
+    stream.read(&mut [0]).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{CallError, Connection, ErrorKind};
-    use rustls::{ServerConfig, server::WebPkiClientVerifier};
+    use rustls::{
+        RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer,
+        server::WebPkiClientVerifier,
+    };
+    use std::sync::Arc;
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 

@@ -313,8 +313,8 @@ impl NodeBuilder {
         services.extend(rpc::built_in(&parts)?);
         registry.install(services)?;
         upstreams.start(prepared.upstreams);
-        let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
         let limits = Arc::new(Limits::new(&config, &metrics));
+        let gateway = Gateway::new(parts, limits.clone(), metrics.clone(), config.metrics_require_auth);
         let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
         let server_limits = ServerLimits {
             connections: config.connections_max.get() as usize,

@@ -19,6 +19,8 @@ pub const HOP: HeaderName = HeaderName::from_static("p2p-hop");
 pub const PRINCIPAL: HeaderName = HeaderName::from_static("p2p-principal");
 /// The node where the call entered the cluster. Reaches services; stripped from everyone but nodes.
 pub const ENTRY_NODE: HeaderName = HeaderName::from_static("p2p-entry-node");
+/// Which node's service answered. Answers without it are a node's own word: why a call did not reach its service.
+pub const SERVED_BY: HeaderName = HeaderName::from_static("p2p-served-by");
 /// Set by callers: only this node may serve the call.
 pub const TARGET_NODE: HeaderName = HeaderName::from_static("p2p-target-node");
 

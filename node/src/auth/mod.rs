@@ -20,7 +20,7 @@ pub mod policy;
 mod tests;
 
 pub use coordinators::not_coordinator;
-pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, PRINCIPAL, TARGET_NODE};
+pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, PRINCIPAL, SERVED_BY, TARGET_NODE};
 pub use policy::{Access, access_of};
 
 use crate::{

@@ -33,7 +33,8 @@ const OPEN: [&str; 9] = [
     "p2p.v1.SystemService/*",
 ];
 /// What rules may open to evidence, but never to anybody.
-const EVIDENCED: [&str; 2] = ["p2p.v1.RegistryService/ListServices", "p2p.v1.RpcService/Call"];
+const EVIDENCED: [&str; 3] =
+    ["p2p.v1.RegistryService/ListServices", "p2p.v1.RpcService/Broadcast", "p2p.v1.RpcService/Call"];
 /// What no rule may touch: without it a node is no member, or cannot become one.
 const UNTOUCHED: [&str; 2] = ["p2p.v1.GossipService/*", "p2p.v1.EnrollmentService/Enroll"];
 /// What admins may do, and tokens that name it.

@@ -5,17 +5,18 @@ use super::answer;
 use crate::{
     auth::Caller,
     error::{Fault, Reason},
-    router::UnaryCall,
+    limit::{Limits, RateClass},
+    router::{AnswerLimit, Target, UnaryCall},
     rpc::Parts,
 };
 use futures_util::future::join_all;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use p2p_core::MethodPath;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::sync::Arc;
-use tonic::{Code, body::Body};
+use tonic::body::Body;
 
 /// Most calls in one batch.
 const BATCH_LIMIT: usize = 50;
@@ -30,16 +31,33 @@ const SERVER_ERROR: i64 = -32000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Call {
+struct Call<'a> {
     jsonrpc: String,
     method: String,
-    params: Option<Box<RawValue>>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    /// A notification has none; null is one.
+    #[serde(default, deserialize_with = "present")]
     id: Option<Value>,
 }
 
-/// Answers one HTTP request: a call or a batch.
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
+}
+
+/// What every call of a request shares.
+struct Batch<'a> {
+    parts: &'a Parts,
+    caller: &'a Arc<Caller>,
+    headers: &'a HeaderMap,
+    limit: AnswerLimit,
+}
+
+/// Answers one HTTP request: a call or a batch. The request was charged for its first call; each more is charged here, and
+/// those over the limit are answered with the pause.
 pub(super) async fn answer_request(
     parts: &Parts,
+    limits: &Limits,
     caller: &Arc<Caller>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Fault> {
@@ -51,29 +69,49 @@ pub(super) async fn answer_request(
     }
     let headers = request.headers().clone();
     let text = read(request, parts.max_message_bytes).await?;
-    let results = match serde_json::from_slice::<Value>(&text) {
-        Err(error) => Some(failure(&Value::Null, PARSE_ERROR, &format!("not JSON: {error}"), None)),
-        Ok(Value::Array(calls)) if calls.is_empty() || calls.len() > BATCH_LIMIT => Some(failure(
-            &Value::Null,
-            INVALID_REQUEST,
-            &format!("a batch holds 1 to {BATCH_LIMIT} calls"),
-            None,
-        )),
-        Ok(Value::Array(calls)) => {
-            let results = join_all(calls.into_iter().map(|call| run(parts, caller, &headers, call))).await;
-            let results: Vec<Value> = results.into_iter().flatten().collect();
-            (!results.is_empty()).then_some(Value::Array(results))
+    let mut batch = Batch { parts, caller, headers: &headers, limit: parts.router.answer_limit() };
+    let results = match calls(&text) {
+        Err(answer) => Some(answer),
+        Ok(Calls::One(call)) => batch.run(call, Ok(())).await,
+        Ok(Calls::Many(calls)) => {
+            batch.limit.bytes /= calls.len();
+            batch.limit.name = "rpc_max_message_bytes, shared by the calls of a batch";
+            let charged = |at| if at == 0 { Ok(()) } else { limits.charge_caller(RateClass::Rpc, caller) };
+            let calls: Vec<_> = calls.into_iter().enumerate().map(|(at, call)| (call, charged(at))).collect();
+            let results = join_all(calls.into_iter().map(|(call, charged)| batch.run(call, charged))).await;
+            let results: Vec<String> = results.into_iter().flatten().collect();
+            (!results.is_empty()).then(|| format!("[{}]", results.join(",")))
         }
-        Ok(call) => run(parts, caller, &headers, call).await,
     };
     Ok(match results {
-        Some(results) => answer(StatusCode::OK, "application/json", results.to_string()),
+        Some(results) => answer(StatusCode::OK, "application/json", results),
         None => {
             let mut nothing = Response::new(Body::empty());
             *nothing.status_mut() = StatusCode::NO_CONTENT;
             nothing
         }
     })
+}
+
+enum Calls<'a> {
+    One(&'a RawValue),
+    Many(Vec<&'a RawValue>),
+}
+
+/// The calls of a body, or what to answer to it.
+fn calls(text: &[u8]) -> Result<Calls<'_>, String> {
+    let refused = |code, why: &str| failure(&Value::Null, code, why, None);
+    let one: &RawValue =
+        serde_json::from_slice(text).map_err(|error| refused(PARSE_ERROR, &format!("not JSON: {error}")))?;
+    if !one.get().trim_start().starts_with('[') {
+        return Ok(Calls::One(one));
+    }
+    let many: Vec<&RawValue> = serde_json::from_str(one.get())
+        .map_err(|error| refused(PARSE_ERROR, &format!("not JSON: {error}")))?;
+    if many.is_empty() || many.len() > BATCH_LIMIT {
+        return Err(refused(INVALID_REQUEST, &format!("a batch holds 1 to {BATCH_LIMIT} calls")));
+    }
+    Ok(Calls::Many(many))
 }
 
 async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes, Fault> {
@@ -90,25 +128,60 @@ async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes, Faul
     Ok(body.to_bytes())
 }
 
-/// One call; a notification (no id) has no answer, whatever happens.
-async fn run(parts: &Parts, caller: &Arc<Caller>, headers: &http::HeaderMap, call: Value) -> Option<Value> {
-    let notification = call.is_object() && call.get("id").is_none();
-    let id = call.get("id").cloned().unwrap_or(Value::Null);
-    let call: Call = match serde_json::from_str(&call.to_string()) {
-        Ok(call) => call,
-        Err(error) => return Some(failure(&id, INVALID_REQUEST, &format!("not a call: {error}"), None)),
-    };
-    if let Err(why) = check(&call) {
-        return Some(failure(&Value::Null, INVALID_REQUEST, why, None));
+impl Batch<'_> {
+    /// One call; a notification (no id) has no answer, whatever happens.
+    async fn run(&self, call: &RawValue, charged: Result<(), Fault>) -> Option<String> {
+        let call: Call<'_> = match serde_json::from_str(call.get()) {
+            Ok(call) => call,
+            Err(error) => {
+                let id = id_of(call.get());
+                return Some(failure(&id, INVALID_REQUEST, &format!("not a call: {error}"), None));
+            }
+        };
+        if let Err(why) = check(&call) {
+            return Some(failure(&Value::Null, INVALID_REQUEST, why, None));
+        }
+        let result = match charged {
+            Ok(()) => self.perform(&call).await,
+            Err(fault) => Err(from_fault(&fault)),
+        };
+        let id = call.id?;
+        Some(match result {
+            Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+            Err((code, message, data)) => failure(&id, code, &message, Some(data)),
+        })
     }
-    let answer = match perform(parts, caller, headers, &call).await {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err((code, message, data)) => failure(&id, code, &message, Some(data)),
-    };
-    (!notification).then_some(answer)
+
+    /// The method's answer as JSON.
+    async fn perform(&self, call: &Call<'_>) -> Result<String, Failure> {
+        let router = &self.parts.router;
+        let path: MethodPath = call.method.parse().map_err(|error| {
+            (METHOD_NOT_FOUND, format!("{:?}: {error}", call.method), json!({"reason": "UNKNOWN_METHOD"}))
+        })?;
+        let method = router.registry().resolve(path.as_wire()).map_err(|fault| from_fault(&fault))?;
+        let deadline = router.deadline(&method, self.headers);
+        let params = call.params.map_or("{}", RawValue::get);
+        let (caller, limit) = (self.caller, self.limit);
+        let unary = UnaryCall { method: &method, caller, target: Target::Any, deadline, limit };
+        let (_node, result) = router.call_json(unary, params).await.map_err(|fault| from_fault(&fault))?;
+        result.map_err(|status| {
+            let code = i32::from(status.code());
+            (SERVER_ERROR - i64::from(code), status.message().to_owned(), json!({"grpc_code": code}))
+        })
+    }
 }
 
-fn check(call: &Call) -> Result<(), &'static str> {
+/// The id of what is not a call, if it has one that could be.
+fn id_of(text: &str) -> Value {
+    #[derive(Deserialize)]
+    struct Identified {
+        id: Value,
+    }
+    let id = serde_json::from_str(text).map(|Identified { id }| id).unwrap_or_default();
+    if id.is_string() || id.is_number() { id } else { Value::Null }
+}
+
+fn check(call: &Call<'_>) -> Result<(), &'static str> {
     if call.jsonrpc != "2.0" {
         return Err("jsonrpc must be \"2.0\"");
     }
@@ -119,31 +192,6 @@ fn check(call: &Call) -> Result<(), &'static str> {
 }
 
 type Failure = (i64, String, Value);
-
-async fn perform(
-    parts: &Parts,
-    caller: &Arc<Caller>,
-    headers: &http::HeaderMap,
-    call: &Call,
-) -> Result<Value, Failure> {
-    let router = &parts.router;
-    let path: MethodPath = call.method.parse().map_err(|error| {
-        (METHOD_NOT_FOUND, format!("{:?}: {error}", call.method), json!({"reason": "UNKNOWN_METHOD"}))
-    })?;
-    let method = router.registry().resolve(path.as_wire()).map_err(|fault| from_fault(&fault))?;
-    let deadline = router.deadline(&method, headers);
-    let params = call.params.as_deref().map_or("{}", RawValue::get);
-    let unary = UnaryCall { method: &method, caller, target: None, deadline };
-    let (_node, result) = router.call_json(unary, params).await.map_err(|fault| from_fault(&fault))?;
-    match result {
-        Ok(json) => serde_json::from_str(&json).map_err(|error| from_fault(&Fault::internal(error))),
-        Err(status) => Err((
-            SERVER_ERROR - i64::from(i32::from(status.code())),
-            status.message().to_owned(),
-            json!({"grpc_code": i32::from(status.code())}),
-        )),
-    }
-}
 
 fn from_fault(fault: &Fault) -> Failure {
     let row = fault.reason.row();
@@ -157,6 +205,7 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::ProviderLost
         | Reason::ProviderBusy
         | Reason::UpstreamInvalid
+        | Reason::ProviderGarbled
         | Reason::Unauthenticated
         | Reason::Denied
         | Reason::RateLimited
@@ -169,14 +218,20 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::UnsupportedMediaType
         | Reason::ShuttingDown => SERVER_ERROR - i64::from(i32::from(row.code)),
     };
-    let grpc_code: Code = row.code;
-    (code, fault.message.clone(), json!({"reason": row.word, "grpc_code": i32::from(grpc_code)}))
+    let mut data = json!({"reason": row.word, "grpc_code": i32::from(row.code)});
+    if let Some(fact) = &fault.metadata {
+        data[fact.0] = json!(fact.1);
+    }
+    if let Some(pause) = fault.retry_after {
+        data["retry_after_ms"] = json!(u64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+    }
+    (code, fault.message.clone(), data)
 }
 
-fn failure(id: &Value, code: i64, message: &str, data: Option<Value>) -> Value {
+fn failure(id: &Value, code: i64, message: &str, data: Option<Value>) -> String {
     let mut error = json!({"code": code, "message": message});
     if let Some(data) = data {
         error["data"] = data;
     }
-    json!({"jsonrpc": "2.0", "id": id, "error": error})
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }

@@ -16,7 +16,7 @@ mod jsonrpc;
 use crate::{
     auth::{Access, Caller, access_of},
     error::{Fault, Reason},
-    limit::RateClass,
+    limit::{Limits, RateClass},
     rpc::{Parts, cluster},
     shutdown::Phase,
     telemetry::{Format, Metrics},
@@ -108,14 +108,16 @@ impl Endpoint {
 #[derive(Debug)]
 pub struct Gateway {
     parts: Parts,
+    limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     metrics_require_auth: bool,
 }
 
 impl Gateway {
-    /// A gateway to `parts`.
-    pub fn new(parts: Parts, metrics: Arc<Metrics>, metrics_require_auth: bool) -> Self {
-        Self { parts, metrics, metrics_require_auth }
+    /// A gateway to `parts`. `limits` are charged for each call of a batch but the first, which the request was charged
+    /// for.
+    pub fn new(parts: Parts, limits: Arc<Limits>, metrics: Arc<Metrics>, metrics_require_auth: bool) -> Self {
+        Self { parts, limits, metrics, metrics_require_auth }
     }
 
     /// Who may use an endpoint.
@@ -155,7 +157,7 @@ impl Gateway {
             Endpoint::Metrics => self.metrics(&request),
             Endpoint::ClusterNodes => self.cluster_nodes(),
             Endpoint::Jwks => Ok(self.jwks()),
-            Endpoint::Rpc => jsonrpc::answer_request(&self.parts, caller, request).await,
+            Endpoint::Rpc => jsonrpc::answer_request(&self.parts, &self.limits, caller, request).await,
         }
     }
 

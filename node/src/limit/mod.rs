@@ -139,13 +139,25 @@ impl Limits {
     /// Charges one request of `class`. Nodes of the cluster are exempt: what they forward was charged where
     /// it entered.
     pub fn charge<T>(&self, class: RateClass, request: &Request<T>) -> Result<(), Fault> {
-        let Some(limiter) = &self.classes[class as usize] else { return Ok(()) };
+        let client = ByClient.extract(request).map_err(Fault::internal)?;
         let caller = request.extensions().get::<Arc<Caller>>();
-        if caller.is_some_and(|caller| caller.connection.principal.node().is_some()) {
-            return Ok(());
+        match caller.is_some_and(|caller| is_exempt(caller)) {
+            true => Ok(()),
+            false => self.take(class, &client),
         }
-        let key = ByClient.extract(request).map_err(Fault::internal)?;
-        let Err(denied) = limiter.check_key(&key) else { return Ok(()) };
+    }
+
+    /// Charges `caller` for one more.
+    pub fn charge_caller(&self, class: RateClass, caller: &Caller) -> Result<(), Fault> {
+        match is_exempt(caller) {
+            true => Ok(()),
+            false => self.take(class, &Client::of(caller)),
+        }
+    }
+
+    fn take(&self, class: RateClass, client: &Client) -> Result<(), Fault> {
+        let Some(limiter) = &self.classes[class as usize] else { return Ok(()) };
+        let Err(denied) = limiter.check_key(client) else { return Ok(()) };
         self.refused.get_or_create(&Labels { class: class.word() }).inc();
         let pause = denied.wait_time_from(MonotonicClock.now());
         let mut fault = Fault::new(
@@ -168,6 +180,11 @@ impl Limits {
             limiter.shrink_to_fit();
         }
     }
+}
+
+/// Whether `caller` is a node of the cluster, which has charged for what it forwards.
+fn is_exempt(caller: &Caller) -> bool {
+    caller.connection.principal.node().is_some()
 }
 
 /// Requests a minute and burst of a class.

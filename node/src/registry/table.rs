@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::{Registry as MetricsRegistry, Unit},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{Arc, atomic::AtomicUsize},
 };
@@ -32,6 +32,13 @@ pub struct Provider {
     pub address: SocketAddr,
     /// Calls from here that it has not answered yet.
     pub in_flight: AtomicUsize,
+}
+
+impl Provider {
+    /// The node `node`, of which nothing is counted yet.
+    pub fn new(node: NodeId, address: SocketAddr) -> Self {
+        Self { node, address, in_flight: AtomicUsize::new(0) }
+    }
 }
 
 /// One method that this node can serve or route.
@@ -49,7 +56,8 @@ pub struct Method {
     pub draining: Option<LocalHandler>,
     /// Other nodes that provide it now, by node id. All built-in methods share theirs.
     pub providers: Arc<Vec<Arc<Provider>>>,
-    /// SHA-256 of the descriptors that its first provider publishes, if it is not local.
+    /// SHA-256 of the descriptors that this node has, else of those that its first provider publishes. None for services
+    /// of the system.
     pub descriptor_digest: Option<[u8; 32]>,
     /// Its counters.
     pub metrics: MethodMetrics,
@@ -103,6 +111,8 @@ pub struct Table {
     pub methods: HashMap<Box<str>, Arc<Method>>,
     /// Every other node that may be given calls.
     pub nodes: HashMap<NodeId, Arc<Provider>>,
+    /// Services whose providers publish different descriptors.
+    pub(super) disputed: BTreeSet<ServiceName>,
 }
 
 impl Table {
@@ -119,7 +129,7 @@ impl Table {
                 nodes.insert(id.clone(), provider(id, address, before));
             }
         }
-        let mut table = Self { methods: HashMap::new(), nodes };
+        let mut table = Self { methods: HashMap::new(), nodes, disputed: BTreeSet::new() };
         table.add_local(local, metrics);
         let remote = || view.members.iter().filter(|(id, _)| *id != node);
         for (id, member) in remote() {
@@ -133,6 +143,7 @@ impl Table {
             let gone = !table.nodes.contains_key(id);
             table.add_remote(None, member, |service| gone || !is_serving(service), metrics);
         }
+        metrics.disputed.set(i64::try_from(table.disputed.len()).unwrap_or(i64::MAX));
         table
     }
 
@@ -153,7 +164,7 @@ impl Table {
                     local: (service.state == ServiceState::Serving).then(handler),
                     draining: (service.state == ServiceState::Draining).then(handler),
                     providers: Arc::clone(if built_in { &everywhere } else { &nowhere }),
-                    descriptor_digest: None,
+                    descriptor_digest: (!built_in).then(|| service.schema.digest()),
                     metrics: metrics.of(&info.path),
                 };
                 self.methods.insert(info.path.as_wire().into(), Arc::new(method));
@@ -216,8 +227,12 @@ impl Table {
             );
             return;
         }
+        let disputed = entry.descriptor_digest.is_some_and(|known| known[..] != *digest);
         if let Some(method) = Arc::get_mut(entry) {
             Arc::make_mut(&mut method.providers).push(provider.clone());
+        }
+        if disputed && let Ok(service) = info.path.service().parse() {
+            self.disputed.insert(service);
         }
     }
 }
@@ -230,7 +245,7 @@ fn is_serving(service: &ServiceRecord) -> bool {
 fn provider(node: &NodeId, address: SocketAddr, before: &Table) -> Arc<Provider> {
     match before.nodes.get(node) {
         Some(known) if known.address == address => known.clone(),
-        Some(_) | None => Arc::new(Provider { node: node.clone(), address, in_flight: AtomicUsize::new(0) }),
+        Some(_) | None => Arc::new(Provider::new(node.clone(), address)),
     }
 }
 
@@ -251,6 +266,7 @@ pub(super) struct RequestMetrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<MethodLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    pub(super) disputed: Gauge,
     pub(super) unknown: Counter,
 }
 
@@ -288,6 +304,7 @@ impl RequestMetrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(new_histogram),
             in_flight: Gauge::default(),
+            disputed: Gauge::default(),
             unknown: Counter::default(),
         };
         registry.register("requests", "Requests by method and gRPC code", metrics.requests.clone());
@@ -298,6 +315,11 @@ impl RequestMetrics {
             metrics.durations.clone(),
         );
         registry.register("requests_in_flight", "Requests being served", metrics.in_flight.clone());
+        registry.register(
+            "services_disputed",
+            "Services whose providers publish different descriptors; those of the first count",
+            metrics.disputed.clone(),
+        );
         registry.register(
             "requests_unknown_method",
             "Requests for methods that no node provides",

@@ -5,15 +5,13 @@
 //! or refused ([`Reason::NotProvided`]), never sent on.
 
 use crate::{
-    auth::{Auth, Caller, TARGET_NODE},
+    auth::{Auth, Caller, SERVED_BY, TARGET_NODE},
     error::{Fault, Reason, UNPROCESSED},
     peer::{PeerPool, SendError, error_chain},
     registry::{LocalHandler, Method, Provider, Refused, Registry},
-    schema::{MAX_DESCRIPTOR_BYTES, Schema},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use p2p_core::{MethodPath, NodeId, balancer, method::StreamingKind};
-use p2p_proto::v1::{GetDescriptorsRequest, registry_service_client::RegistryServiceClient};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -26,15 +24,18 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 mod deadline;
+mod descriptors;
 mod forwarded;
+mod generic;
 mod replay;
 mod unary;
 
 use forwarded::{Forwarded, InFlight};
+use generic::Generic;
 use replay::Replay;
 
 pub use deadline::{grpc_timeout, timeout_header};
-pub use unary::{Answer, UnaryCall};
+pub use unary::{Answer, AnswerLimit, JsonMethod, Target, UnaryCall};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
@@ -53,12 +54,11 @@ pub struct Router {
     served_here: Counter,
     forwarded: Counter,
     refused: Counter,
+    generic: Generic,
 }
 
 /// Tries before a call that never left this node is given up.
 const MAX_TRIES: usize = 3;
-/// Longest wait for another node's descriptors.
-const DESCRIPTOR_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Router {
     /// A router over the registry's methods. `default_timeout` bounds unary calls without a deadline,
@@ -85,6 +85,7 @@ impl Router {
         // Looked up once, not for each call.
         let of = |route| routed.get_or_create_owned(&RouteLabels { route });
         let (served_here, forwarded) = (of("local"), of("forwarded"));
+        let generic = Generic::new(metrics);
         Self {
             registry,
             pool,
@@ -95,6 +96,7 @@ impl Router {
             served_here,
             forwarded,
             refused,
+            generic,
         }
     }
 
@@ -140,7 +142,9 @@ impl Router {
             match within(deadline, (local.handler)(request)).await? {
                 Ok(response) => {
                     self.served_here.inc();
-                    return Ok((refuse_oversized(response), self.registry.node().clone()));
+                    let mut response = refuse_oversized(response);
+                    response.headers_mut().insert(SERVED_BY, self.entry_node.clone());
+                    return Ok((response, self.registry.node().clone()));
                 }
                 // Nothing of it was processed: another provider may take it, unless it was meant for this one.
                 Err(back) if forwarded || target.is_some() || method.providers.is_empty() => {
@@ -157,8 +161,10 @@ impl Router {
                 format!("{} does not provide {} (any more)", self.registry.node(), method.info.path),
             ));
         }
+        let candidates = self.candidates(method, target.as_ref())?;
         // Boxed, so that local calls do not carry its room.
-        within(deadline, Box::pin(self.forward(method, caller, deadline, target, request, refused))).await?
+        within(deadline, Box::pin(self.forward(method, caller, deadline, candidates, request, refused)))
+            .await?
     }
 
     /// Tells a service of this node who calls, and a process behind it how long it has.
@@ -185,11 +191,10 @@ impl Router {
         method: &Method,
         caller: &Caller,
         deadline: Option<Instant>,
-        target: Option<NodeId>,
+        mut candidates: Vec<Arc<Provider>>,
         mut request: Request<Body>,
         refused: Option<Box<Refused>>,
     ) -> Result<(Response<Body>, NodeId), Fault> {
-        let mut candidates = self.candidates(method, target.as_ref())?;
         let headers = request.headers_mut();
         caller.pass_on(headers, &self.entry_node);
         for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
@@ -286,55 +291,6 @@ impl Router {
             }
         }
     }
-
-    /// The schema of a method's service: ours, one fetched before, or the provider's, checked against the
-    /// digest that it published.
-    pub async fn schema(&self, method: &Method) -> Result<Arc<Schema>, Fault> {
-        let service = method.info.path.service();
-        if let Some(local) = self.registry.local().values().find(|local| local.name.as_str() == service) {
-            return Ok(local.schema.clone());
-        }
-        let missing =
-            || Fault::new(Reason::NotFound, format!("the providers of {service} publish no descriptors"));
-        let digest = method.descriptor_digest.ok_or_else(missing)?;
-        if let Some(schema) = self.registry.schemas().get(&digest) {
-            return Ok(schema);
-        }
-        let fetch = async {
-            let provider = method.providers.first().ok_or_else(|| no_provider(&method.info.path))?;
-            let connection = self
-                .pool
-                .get(&provider.node, provider.address)
-                .await
-                .map_err(|error| Fault::new(Reason::ProviderUnreachable, error.to_string()))?;
-            let mut request = tonic::Request::new(GetDescriptorsRequest { service: service.to_owned() });
-            request.metadata_mut().insert("p2p-hop", tonic::metadata::MetadataValue::from_static("1"));
-            let answer = RegistryServiceClient::with_origin(connection, origin(provider))
-                .max_decoding_message_size(MAX_DESCRIPTOR_BYTES)
-                .get_descriptors(request)
-                .await?;
-            Ok::<_, Fault>(answer.into_inner().file_descriptor_set)
-        };
-        let encoded = within(Some(Instant::now() + DESCRIPTOR_TIMEOUT), fetch).await??;
-        let schema = Arc::new(Schema::decode(encoded).map_err(Fault::internal)?);
-        if schema.digest() != digest {
-            return Err(Fault::new(
-                Reason::ProviderLost,
-                format!("the descriptors of {service} are not those published"),
-            ));
-        }
-        self.registry.schemas().insert(schema.clone());
-        Ok(schema)
-    }
-}
-
-fn origin(provider: &Provider) -> http::Uri {
-    http::Uri::builder()
-        .scheme("https")
-        .authority(provider.address.to_string())
-        .path_and_query("/")
-        .build()
-        .unwrap_or_default()
 }
 
 /// What a provider says that has refused a call unprocessed, for the case that no other takes it.

@@ -1,15 +1,15 @@
 //! `p2p.v1.RpcService`: calls to any unary method by name.
 
-use super::{Parts, caller};
+use super::{Parts, broadcast, caller};
 use crate::{
     error::{Fault, Reason},
-    router::UnaryCall,
+    router::{Target, UnaryCall},
 };
 use bytes::Bytes;
 use p2p_core::{MethodPath, NodeId};
 use p2p_proto::v1::{
-    CallError, CallRequest, CallResponse, call_request::Payload, call_response::Result as CallResult,
-    rpc_service_server::RpcService,
+    BroadcastRequest, CallError, CallRequest, CallResponse, call_request::Payload,
+    call_response::Result as CallResult, rpc_service_server::RpcService,
 };
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,16 @@ impl RpcService for CallService {
     async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
         self.call_method(request).await.map(Response::new).map_err(|fault| fault.to_status())
     }
+
+    type BroadcastStream = broadcast::Results;
+
+    async fn broadcast(
+        &self,
+        request: Request<BroadcastRequest>,
+    ) -> Result<Response<Self::BroadcastStream>, Status> {
+        let results = broadcast::broadcast(&self.0, request).await;
+        results.map(Response::new).map_err(|fault| fault.to_status())
+    }
 }
 
 impl CallService {
@@ -29,15 +39,17 @@ impl CallService {
         let headers = request.metadata().clone().into_headers();
         let CallRequest { method, node, payload } = request.into_inner();
         let invalid = |what: String| Fault::new(Reason::InvalidArgument, what);
-        let path: MethodPath = method.parse().map_err(|error| invalid(format!("{method:?}: {error}")))?;
-        let target: Option<NodeId> = match node.as_str() {
+        let path = method_path(&method)?;
+        let node: Option<NodeId> = match node.as_str() {
             "" => None,
             id => Some(id.parse().map_err(|error| invalid(format!("node {id:?}: {error}")))?),
         };
+        let target = node.as_ref().map_or(Target::Any, Target::Node);
         let router = &self.0.router;
         let method = router.registry().resolve(path.as_wire())?;
         let deadline = router.deadline(&method, &headers);
-        let call = UnaryCall { method: &method, caller: &caller, target: target.as_ref(), deadline };
+        let call =
+            UnaryCall { method: &method, caller: &caller, target, deadline, limit: router.answer_limit() };
         let (node, result) = match payload {
             Some(Payload::Binary(message)) => {
                 let answer = router.call(call, &message).await?;
@@ -57,7 +69,12 @@ impl CallService {
     }
 }
 
-fn error(status: &Status) -> CallError {
+/// The method that a request names.
+pub(super) fn method_path(text: &str) -> Result<MethodPath, Fault> {
+    text.parse().map_err(|error| Fault::new(Reason::InvalidArgument, format!("{text:?}: {error}")))
+}
+
+pub(super) fn error(status: &Status) -> CallError {
     CallError {
         code: status.code().into(),
         message: status.message().to_owned(),

@@ -1,28 +1,63 @@
 //! `grpc.health.v1.Health`, read from the registry: the whole node (`""`) and every service it serves or routes.
 
 use super::Parts;
-use crate::shutdown::Phase;
-use std::pin::Pin;
+use crate::{
+    error::{Fault, Reason},
+    registry::Method,
+    shutdown::Phase,
+};
+use p2p_proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+    health_check_response::ServingStatus, health_server,
+};
+use std::{collections::BTreeMap, pin::Pin};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
-use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
-};
+
+/// Most services that `List` tells.
+const LIST_LIMIT: usize = 4_096;
 
 #[derive(Debug)]
 pub(super) struct Health(pub(super) Parts);
 
+fn status(up: bool) -> ServingStatus {
+    if up { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
+fn is_provided(method: &Method) -> bool {
+    method.local.is_some() || !method.providers.is_empty()
+}
+
 /// `None` for a service that nobody knows.
 fn serving(parts: &Parts, service: &str) -> Option<ServingStatus> {
     let running = parts.shutdown.phase() == Phase::Running;
-    let status = |up: bool| if up { ServingStatus::Serving } else { ServingStatus::NotServing };
     if service.is_empty() {
         return Some(status(running));
     }
     let table = parts.router.registry().table();
-    let method = table.methods.values().find(|method| method.info.path.service() == service)?;
-    Some(status(running && (method.local.is_some() || !method.providers.is_empty())))
+    // A service of which any method can be called serves: its providers may differ in their methods.
+    let mut methods =
+        table.methods.values().filter(|method| method.info.path.service() == service).peekable();
+    methods.peek()?;
+    Some(status(running && methods.any(|method| is_provided(method))))
+}
+
+/// Of every service that is known, and of the whole node.
+fn all(parts: &Parts) -> Result<HealthListResponse, Fault> {
+    let running = parts.shutdown.phase() == Phase::Running;
+    let table = parts.router.registry().table();
+    let mut up = BTreeMap::from([(String::new(), running)]);
+    for method in table.methods.values() {
+        let provided = running && is_provided(method);
+        *up.entry(method.info.path.service().to_owned()).or_default() |= provided;
+        if up.len() > LIST_LIMIT {
+            let text = format!("there are more than {LIST_LIMIT} services; ask for one with Check");
+            return Err(Fault::new(Reason::TooLarge, text));
+        }
+    }
+    let statuses = up.into_iter().map(|(service, up)| (service, answer(status(up)))).collect();
+    Ok(HealthListResponse { statuses })
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
@@ -42,6 +77,13 @@ impl health_server::Health for Health {
             Some(status) => Ok(Response::new(answer(status))),
             None => Err(Status::not_found(format!("no node of this cluster provides {service:?}"))),
         }
+    }
+
+    async fn list(
+        &self,
+        _request: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        all(&self.0).map(Response::new).map_err(|fault| fault.to_status())
     }
 
     /// Sends the status now and at each change; an unknown service may still come.

@@ -5,16 +5,17 @@
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
 //! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins; admins: RegisterService, DeregisterService, SetServiceState | `registry` `services` |
-//! | `p2p.v1.RpcService` | nodes, admins | `call` |
+//! | `p2p.v1.RpcService` | nodes, admins | `call` `broadcast` |
 //! | `p2p.v1.SystemService` | nodes, admins | `system` |
 //! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
 //! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
-//! | `grpc.health.v1.Health` | anybody | `health` |
+//! | `grpc.health.v1.Health` | anybody; nodes, admins: List | `health` |
 //! | `grpc.reflection.v1`, `v1alpha` | nodes, admins | `reflection` |
 
 pub mod cluster;
 
 mod auth;
+mod broadcast;
 mod call;
 mod enrollment;
 mod events;
@@ -43,15 +44,17 @@ use crate::{
     upstream::Upstreams,
 };
 use p2p_core::{Role, SpiffeId, wire::MAX_FRAME};
-use p2p_proto::v1::{
-    auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
-    enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
-    registry_service_server::RegistryServiceServer, rpc_service_server::RpcServiceServer,
-    system_service_server::SystemServiceServer,
+use p2p_proto::{
+    health::health_server::HealthServer,
+    v1::{
+        auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
+        registry_service_server::RegistryServiceServer, rpc_service_server::RpcServiceServer,
+        system_service_server::SystemServiceServer,
+    },
 };
 use std::sync::Arc;
 use tonic::{Extensions, Status};
-use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::{v1, v1alpha};
 
 /// Largest request of EnrollmentService, in bytes: a signing request, or a grant, with names.
@@ -95,7 +98,6 @@ pub struct Parts {
 /// When our own descriptors do not describe our own services: a defect.
 pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let ours = Arc::new(Schema::decode(p2p_proto::DESCRIPTORS)?);
-    let health = Arc::new(Schema::decode(tonic_health::pb::FILE_DESCRIPTOR_SET)?);
     let reflect_v1 = Arc::new(Schema::decode(v1::FILE_DESCRIPTOR_SET)?);
     let reflect_alpha = Arc::new(Schema::decode(v1alpha::FILE_DESCRIPTOR_SET)?);
     let limit = parts.max_message_bytes;
@@ -114,7 +116,7 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
             .max_decoding_message_size(MAX_ENROLMENT_BYTES);
     let auth =
         AuthServiceServer::new(auth::AccessTokens(parts.clone())).max_decoding_message_size(MAX_AUTH_BYTES);
-    let reflection = reflection::Reflection(parts.router.registry().clone());
+    let reflection = reflection::Reflection(parts.router.clone());
     Ok(vec![
         LocalService::new(gossip, ours.clone())?,
         LocalService::new(cluster, ours.clone())?,
@@ -122,8 +124,8 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
         LocalService::new(call, ours.clone())?,
         LocalService::new(auth, ours.clone())?,
         LocalService::new(enrollment, ours.clone())?,
-        LocalService::new(system, ours)?,
-        LocalService::new(HealthServer::new(health::Health(parts.clone())), health)?,
+        LocalService::new(system, ours.clone())?,
+        LocalService::new(HealthServer::new(health::Health(parts.clone())), ours)?,
         LocalService::new(
             v1::server_reflection_server::ServerReflectionServer::new(reflection.clone()),
             reflect_v1,

@@ -1,29 +1,53 @@
 //! Descriptors and JSON: what the messages of a service look like, and translation of JSON to them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`descriptors`] | reading a set of descriptors that somebody else has made |
+//! | [`json`] | proto3 JSON to encoded messages and back |
+//! | [`cache`] | schemas of other nodes |
+//!
+//! Not here: fetching (`router/descriptors.rs`).
 
-use crate::error::{Fault, Reason};
+pub mod cache;
+pub mod descriptors;
+pub mod json;
+
+pub use cache::SchemaCache;
+pub use descriptors::Comments;
+pub use json::{decode_json, encode_json};
+
 use bytes::Bytes;
 use p2p_core::method::{Idempotency, MethodInfo, MethodPath, ServiceName, StreamingKind};
-use prost::Message as _;
-use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
-};
+use prost_reflect::{DescriptorPool, MethodDescriptor};
 use prost_types::method_options::IdempotencyLevel;
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
-/// Most schemas of other nodes kept.
-const CACHE_LIMIT: usize = 256;
 /// Largest descriptor set taken from another node, in bytes.
 pub const MAX_DESCRIPTOR_BYTES: usize = 2 * 1024 * 1024;
 
 /// Why a descriptor set was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// Not a usable `FileDescriptorSet`.
+    /// Not a `FileDescriptorSet`.
+    #[error("the descriptor set does not read: {0}")]
+    Unreadable(String),
+    /// Its files do not fit together.
     #[error("the descriptor set is unusable: {0}")]
     Descriptors(#[from] prost_reflect::DescriptorError),
+    /// A file that imports itself, through others or not.
+    #[error("the descriptor set is unusable: {0} imports itself")]
+    ImportCycle(String),
+    /// Two files of one name.
+    #[error("the descriptor set is unusable: {0} is in it twice")]
+    Twice(String),
+    /// It describes more than a node takes.
+    #[error("the descriptor set is too large: it has more than {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// Most of it.
+        limit: usize,
+    },
     /// The service is not in it.
     #[error("the descriptor set has no service {0}")]
     NoService(ServiceName),
@@ -36,6 +60,7 @@ pub enum SchemaError {
 #[derive(Clone, Debug)]
 pub struct Schema {
     pool: DescriptorPool,
+    files: BTreeMap<Box<str>, Bytes>,
     encoded: Bytes,
     digest: [u8; 32],
 }
@@ -43,10 +68,20 @@ pub struct Schema {
 impl Schema {
     /// Reads an encoded `google.protobuf.FileDescriptorSet` with all its imports.
     pub fn decode(encoded: impl Into<Bytes>) -> Result<Self, SchemaError> {
+        Self::decode_with(encoded, Comments::Drop)
+    }
+
+    /// The same, with the comments of the .proto files or without.
+    pub fn decode_with(encoded: impl Into<Bytes>, comments: Comments) -> Result<Self, SchemaError> {
         let encoded = encoded.into();
-        let pool = DescriptorPool::decode(&*encoded)?;
+        let (pool, files) = descriptors::read(&encoded, comments)?;
         let digest = sha256(&encoded);
-        Ok(Self { pool, encoded, digest })
+        Ok(Self { pool, files, encoded, digest })
+    }
+
+    /// The file `name` as its maker encoded it.
+    pub fn file(&self, name: &str) -> Option<&Bytes> {
+        self.files.get(name)
     }
 
     /// The bytes that it was read from.
@@ -113,68 +148,6 @@ fn idempotency(method: &MethodDescriptor) -> Idempotency {
     }
 }
 
-/// Encodes the proto3 JSON of a request. Unknown fields are refused: they are typing errors. A refusal names
-/// the field.
-pub fn encode_json(message: &MessageDescriptor, json: &str) -> Result<Bytes, Fault> {
-    let invalid = |field: &str, error: serde_json::Error| {
-        let name = message.full_name();
-        Fault::new(Reason::InvalidArgument, format!("the params are no valid {name} message: {field}{error}"))
-    };
-    let mut track = serde_path_to_error::Track::new();
-    let mut reader = serde_json::Deserializer::from_str(json);
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
-    let decoded = DynamicMessage::deserialize_with_options(message.clone(), tracked, &options);
-    let decoded = decoded.map_err(|error| {
-        let path = track.path();
-        let inside = path.iter().next().is_some();
-        invalid(&if inside { format!("field {path}: ") } else { String::new() }, error)
-    })?;
-    reader.end().map_err(|error| invalid("", error))?;
-    Ok(decoded.encode_to_vec().into())
-}
-
-/// The proto3 JSON of an answer, with default values spelled out.
-pub fn decode_json(message: &MessageDescriptor, bytes: Bytes) -> Result<String, Fault> {
-    let decoded = DynamicMessage::decode(message.clone(), bytes).map_err(Fault::internal)?;
-    let mut json = Vec::new();
-    let mut writer = serde_json::Serializer::new(&mut json);
-    let options = SerializeOptions::new().skip_default_fields(false).stringify_64_bit_integers(true);
-    decoded.serialize_with_options(&mut writer, &options).map_err(Fault::internal)?;
-    String::from_utf8(json).map_err(Fault::internal)
-}
-
-/// Schemas fetched from other nodes, by digest. The oldest leave first.
-#[derive(Debug, Default)]
-pub struct SchemaCache(Mutex<CacheState>);
-
-#[derive(Debug, Default)]
-struct CacheState {
-    schemas: HashMap<[u8; 32], Arc<Schema>>,
-    order: VecDeque<[u8; 32]>,
-}
-
-impl SchemaCache {
-    /// The schema with `digest`, if it was fetched before.
-    pub fn get(&self, digest: &[u8]) -> Option<Arc<Schema>> {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.schemas.get(digest).cloned()
-    }
-
-    /// Keeps a schema.
-    pub fn insert(&self, schema: Arc<Schema>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.schemas.insert(schema.digest(), schema.clone()).is_none() {
-            state.order.push_back(schema.digest());
-            if state.order.len() > CACHE_LIMIT
-                && let Some(oldest) = state.order.pop_front()
-            {
-                state.schemas.remove(&oldest);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,23 +163,5 @@ mod tests {
         assert_eq!((echo.streaming, echo.idempotency), (StreamingKind::Unary, Idempotency::NoSideEffects));
         let gossip = schema().methods(&"p2p.v1.GossipService".parse().expect("a name")).expect("known");
         assert_eq!(gossip[0].streaming, StreamingKind::Bidi);
-    }
-
-    #[test]
-    fn json_goes_there_and_back_and_a_wrong_field_is_named() {
-        let method = schema().method(&"p2p.v1.SystemService/Echo".parse().expect("a path")).expect("known");
-        let bytes = encode_json(&method.input(), r#"{"message":"hé"}"#).expect("valid");
-        assert_eq!(decode_json(&method.input(), bytes).expect("valid"), r#"{"message":"hé"}"#);
-        assert_eq!(decode_json(&method.input(), Bytes::new()).expect("valid"), r#"{"message":""}"#);
-        for (bad, named) in [
-            (r#"{"massage":"x"}"#, "massage"),
-            (r#"{"message":3}"#, "message"),
-            ("{", "EOF"),
-            ("{} x", "trailing"),
-        ] {
-            let fault = encode_json(&method.input(), bad).expect_err(bad);
-            assert_eq!(fault.reason, Reason::InvalidArgument);
-            assert!(fault.message.contains(named) || named == "message", "{}", fault.message);
-        }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{channel::Channel, problem::Problem, spec::Spec};
 use crate::config::HealthCheck;
-use std::time::Duration;
-use tonic::Code;
-use tonic_health::pb::{
+use p2p_proto::health::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use std::time::Duration;
+use tonic::Code;
 
 /// Longest wait for an answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);

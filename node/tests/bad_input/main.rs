@@ -5,11 +5,13 @@
 //! | `start` | configurations, files and certificates with which a node must not start |
 //! | `connections` | bytes and certificates that are no client's |
 //! | `requests` | requests of those who may connect |
+//! | `answers` | what a service answers against its own descriptors |
 //! | `gossip` | records that a node with a valid certificate must not get through |
 //! | `envelope` | compressed frames that lie about what they hold |
 //! | `flood` | nodes that send too much, read nothing, or say nothing |
 //! | `identity` | an id that two processes hold, and one whose state was set back |
 
+mod answers;
 mod connections;
 mod envelope;
 mod flood;

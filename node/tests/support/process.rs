@@ -98,7 +98,8 @@ impl NodeConfig {
         self.set("coordinator_addresses", &format!("[{}]", seeds.join(", ")))
     }
 
-    fn yaml(&self) -> String {
+    /// As the configuration file has it.
+    pub fn yaml(&self) -> String {
         self.keys.iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
     }
 }

@@ -60,6 +60,9 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         }
         Command::Rpc(rpc::RpcCommand::Call(args)) => block_on(rpc::call::run(&args, &session, output)),
         Command::Services(command) => block_on(services::run(&command, &session, output)),
+        Command::Rpc(rpc::RpcCommand::Broadcast(args)) => {
+            block_on(rpc::broadcast::run(&args, &session, output))
+        }
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),

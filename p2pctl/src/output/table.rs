@@ -44,6 +44,11 @@ impl Cell {
         let text = printable(&text.into()).replace('\n', " ");
         Self { text: if text.is_empty() { NOTHING.to_owned() } else { text }, tone }
     }
+
+    /// The same, at least `width` wide: for rows that are printed one by one.
+    pub(crate) fn padded(&self, width: usize) -> Self {
+        Self { text: format!("{:<width$}", self.text), tone: self.tone }
+    }
 }
 
 impl<T: Into<String>> From<T> for Cell {

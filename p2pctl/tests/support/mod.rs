@@ -23,6 +23,7 @@ fn two_free_ports() -> u16 {
     (start..21_000).step_by(2).find(|&port| (port..port + 2).all(free)).expect("two free ports in a row")
 }
 
+/// The binary, with none of our environment.
 pub fn p2pctl() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2pctl"));
     for name in ["ENDPOINT", "CA", "CERT", "KEY", "TOKEN"] {
@@ -32,6 +33,7 @@ pub fn p2pctl() -> Command {
 }
 
 impl Dev {
+    /// Starts it and waits until it is ready.
     pub fn start() -> Self {
         let (directory, port) = (tempfile::tempdir().expect("a directory"), two_free_ports());
         let mut child = p2pctl()
@@ -53,6 +55,11 @@ impl Dev {
 
     /// Runs a verb at the worker.
     pub fn at_worker(&self, as_admin: bool, arguments: &[&str]) -> Output {
+        self.worker_command(as_admin, arguments).output().expect("ran")
+    }
+
+    /// The same, to be run.
+    pub fn worker_command(&self, as_admin: bool, arguments: &[&str]) -> Command {
         let mut command = p2pctl();
         command.args(["--endpoint", &format!("127.0.0.1:{}", self.port + 1)]);
         command.arg("--ca").arg(self.certificate("ca_cert.pem"));
@@ -60,7 +67,8 @@ impl Dev {
             command.arg("--cert").arg(self.certificate("admin_cert.pem"));
             command.arg("--key").arg(self.certificate("admin_key.pem"));
         }
-        command.args(arguments).output().expect("ran")
+        command.args(arguments);
+        command
     }
 }
 
@@ -73,6 +81,7 @@ impl Drop for Dev {
     }
 }
 
+/// Output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

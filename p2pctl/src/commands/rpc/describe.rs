@@ -9,7 +9,8 @@ use crate::{
 use anyhow::Context as _;
 use clap::Args;
 use p2p_core::{MethodPath, ServiceName};
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+use p2p_node::schema::{Comments, Schema};
+use prost_reflect::{MethodDescriptor, ServiceDescriptor};
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -82,9 +83,11 @@ pub(crate) async fn run(args: &DescribeArgs, session: &Session<'_>, output: &Out
 }
 
 fn describe(descriptors: &[u8], target: &Target) -> Result<Description, Failure> {
-    let pool = DescriptorPool::decode(descriptors).context("The node sent a schema that does not read")?;
+    let schema = Schema::decode_with(descriptors.to_vec(), Comments::Keep)
+        .context("The node sent a schema that does not read")?;
     let name = target.service();
-    let service = pool
+    let service = schema
+        .pool()
         .get_service_by_name(name)
         .ok_or_else(|| Failure::not_found(format!("The node's schema has no service {name}")))?;
     let chosen = chosen(&service, target)?;
@@ -124,9 +127,7 @@ fn text(description: &Description) -> String {
         text.push_str(&format!("\n# Example request of {}\n", method.path));
         text.push_str(&json::pretty(&method.example_text));
         text.push('\n');
-        if !method.client_streaming && !method.server_streaming {
-            text.push_str(&format!("# p2pctl rpc call {} '{}'\n", method.path, method.example_text));
-        }
+        text.push_str(&format!("# p2pctl rpc call {} '{}'\n", method.path, method.example_text));
     }
     text
 }
@@ -188,7 +189,7 @@ message EchoResponse {
     fn an_unknown_method_names_those_that_exist() {
         let failure = describe_own("p2p.v1.RpcService/Cal").err().expect("unknown");
         assert_eq!(failure.exit, Exit::NotFound);
-        assert_eq!(failure.message, "p2p.v1.RpcService has no method Cal. It has Call");
+        assert_eq!(failure.message, "p2p.v1.RpcService has no method Cal. It has Call, Broadcast");
     }
 
     #[test]
