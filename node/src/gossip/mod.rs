@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `handle` | what other parts hold: view, publish, leave, accepted streams |
-//! | `task` | the loop: commands and time in, effects out |
+//! | `task` `task/links` | the loop: commands and time in, effects out; streams opened, used and closed |
 //! | `link` | one gossip stream: hello, then frames both ways |
 //! | `inbox` `outbox` | how much is taken in of each peer and of all; how much may wait for one |
 //! | `frame` | one message on its way: encoded, compressed for peers that read that |

@@ -197,6 +197,15 @@ impl TestNode {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).expect("it runs");
         let id = rustix::process::Pid::from_raw(id).expect("a process id");
         rustix::process::kill_process(id, signal).expect("signalled");
+        // A process on another core runs on until it is told: its state says when it has stopped (proc_pid_stat(5)).
+        let stops = signal == rustix::process::Signal::STOP;
+        let state =
+            || std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero())).unwrap_or_default();
+        let until = std::time::Instant::now() + PATIENCE;
+        while stops && !state().rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")) {
+            assert!(std::time::Instant::now() < until, "it does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for its end.

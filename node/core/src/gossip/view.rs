@@ -82,6 +82,9 @@ impl Engine {
         let looks = !self.dirty.is_empty() || self.rotates(now);
         let members = self.neighbours.count();
         for node in std::mem::take(&mut self.dirty) {
+            if self.is_banned(&node) {
+                self.membership.expel(now, &node);
+            }
             self.look_at_neighbour(&node);
             let member = self.look_at(now, unix_ms, &node);
             let changed = match &member {

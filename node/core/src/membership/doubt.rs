@@ -67,6 +67,17 @@ impl Membership {
         }
     }
 
+    /// Ends the present life of a member that is evicted: nobody looks after it any more. If it is let in again, it comes as
+    /// another life, and not as what it was.
+    pub fn expel(&mut self, now: Moment, node: &NodeId) {
+        let active = self.foca.iter_members().find(|member| member.id().node == *node);
+        if let Some((life, incarnation)) = active.map(|member| (member.id().clone(), member.incarnation())) {
+            let down = Member::new(life, incarnation, State::Down);
+            let result = self.foca.apply_many([down].into_iter(), true, &mut self.runtime);
+            self.settle(now, result, &Cause::Upkeep);
+        }
+    }
+
     pub(super) fn suspect(&mut self, now: Moment, suspect: Member<Identity>, reason: Reason) {
         let result = self.foca.apply_many([suspect].into_iter(), true, &mut self.runtime);
         self.settle(now, result, &Cause::Own(reason));
