@@ -2,13 +2,13 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`spec`] | one upstream as it was configured or registered |
-//! | [`channel`] | its HTTP/2 connection: dialled when needed, shared by all calls |
+//! | `spec` | one upstream as it was configured or registered |
+//! | `channel` | its HTTP/2 connection: dialled when needed, shared by all calls |
 //! | `preface` | what answers, by its first bytes |
-//! | [`relay`] | a call on its way to the process and back |
-//! | [`learn`] [`descriptors`] | its methods, by reflection or from descriptors; what is believed of them |
-//! | [`health`] | whether it can take calls |
-//! | [`problem`] | everything that can be wrong with it, and how it is counted |
+//! | `relay` | a call on its way to the process and back |
+//! | `learn` `descriptors` | its methods, by reflection or from descriptors; what is believed of them |
+//! | `health` | whether it can take calls |
+//! | `problem` | everything that can be wrong with it, and how it is counted |
 //! | `hosted` | all upstreams of the node: how each stands |
 //! | `orders` | what admins order: registering, deregistering, states |
 //! | `watch` | the task of each: learns, checks, tells the registry |
@@ -21,7 +21,7 @@
 //! ```
 //!
 //! The node passes bodies on as bytes. What an upstream says of itself is not believed beyond the bounds in
-//! [`descriptors`], and a process that answers nonsense costs its callers a precise status and nobody else anything.
+//! `descriptors`, and a process that answers nonsense costs its callers a precise status and nobody else anything.
 
 mod channel;
 mod descriptors;
