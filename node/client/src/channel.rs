@@ -1,14 +1,15 @@
 //! A channel for generated clients: calls go to one of several nodes of a cluster, over one connection at a time.
 //!
 //! The nodes are tried in the order in which they are given; the first that answers takes all calls. When its connection
-//! breaks, or it says that it stops (GOAWAY), the next call goes to the node after it. A call that provably was not sent
-//! moves on by itself; one that was sent never does, because it may have been processed.
+//! breaks, or it says that it stops (GOAWAY), the next call goes to the node after it. A call that provably was not
+//! processed moves on by itself, if it was not sent or its body so far is small; any other never does.
 
 use crate::{
     connection::ConnectOptions,
     dial::dial,
     endpoint::Endpoint,
     error::{ConnectError, innermost},
+    replay::{Replay, is_unprocessed},
     tls::client_config,
 };
 use http::{HeaderMap, Request, Response, Uri, header::AUTHORIZATION, uri};
@@ -152,6 +153,7 @@ impl Shared {
         if let Some(token) = &self.options.token {
             request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| token.header().clone());
         }
+        let replay = Replay::of(&mut request);
         let mut unsent = None;
         // Each node once, and one more time the first: it may have closed an idle connection.
         for _ in 0..=self.entries.len() {
@@ -166,19 +168,21 @@ impl Shared {
                 Ok(response) => return Ok(response.map(Body::new)),
                 Err(mut error) => {
                     let back = error.take_message();
+                    let error = error.into_error();
+                    let back = back.or_else(|| replay.again().filter(|_| is_unprocessed(&error)));
                     if back.is_some() || open.sender.is_closed() {
                         self.leave(&open).await;
                     }
                     match back {
                         Some(whole) => request = whole,
-                        None => return Err(broken(error.into_error(), endpoint)),
+                        None => return Err(broken(error, endpoint)),
                     }
                     unsent = Some(endpoint);
                 }
             }
         }
         let endpoint = unsent.unwrap_or(&self.options.endpoint).clone();
-        let reason = "the connection closed before the call was sent".to_owned();
+        let reason = "the connection closed before the call was processed".to_owned();
         Err(not_connected(&ConnectError::Unreachable { endpoint, reason }))
     }
 }

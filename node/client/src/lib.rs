@@ -5,6 +5,7 @@
 //! | [`endpoint`] | where a node listens, as people type it |
 //! | [`channel`] | calls of generated clients, through one of several nodes |
 //! | [`connection`] | the same with one async method per question an admin asks |
+//! | [`replay`] | a request that is sent again where the peer has provably not processed it; nodes use it, too |
 //! | [`raw`] | calls with encoded messages, for tools that have descriptors in place of stubs |
 //! | `dial` `tls` | opening one connection |
 //! | [`error`] | why a connection or a call failed, by kind, as a sentence |
@@ -46,6 +47,7 @@ pub mod endpoint;
 pub mod error;
 pub mod raw;
 pub mod refusal;
+pub mod replay;
 mod tls;
 
 pub use channel::Channel;
@@ -53,3 +55,4 @@ pub use connection::{Broadcast, ConnectOptions, Connection, Events, Identity, In
 pub use endpoint::Endpoint;
 pub use error::{CallError, ConnectError, ErrorKind};
 pub use raw::{RawAnswers, RawError};
+pub use replay::{Replay, is_unprocessed};

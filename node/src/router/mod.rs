@@ -27,12 +27,11 @@ mod deadline;
 mod descriptors;
 mod forwarded;
 mod generic;
-mod replay;
 mod unary;
 
 use forwarded::{Forwarded, InFlight};
 use generic::Generic;
-use replay::Replay;
+use p2p_client::{Replay, is_unprocessed};
 
 pub use deadline::{grpc_timeout, timeout_header};
 pub use unary::{Answer, AnswerLimit, JsonMethod, Target, UnaryCall};
@@ -224,7 +223,13 @@ impl Router {
                     last = Some(refusal(&provider, response.headers()));
                     request = again;
                 }
-                Err((fault, None)) => return Err(fault),
+                Err((fault, None)) => {
+                    let again = replay.as_ref().filter(|_| fault.reason == Reason::ProviderUnreachable);
+                    let Some(again) = again.and_then(Replay::again) else { return Err(fault) };
+                    self.refused.inc();
+                    last = Some(fault);
+                    request = again;
+                }
                 Err((fault, Some(unsent))) => {
                     tracing::debug!(peer.id = %provider.node, %fault, method = %method.info.path, "provider not reached");
                     last = Some(fault);
@@ -280,6 +285,13 @@ impl Router {
                     format!("the connection to node {} closed before the call was sent", provider.node),
                 );
                 Err((fault, Some(request)))
+            }
+            Err(SendError::Broken(error)) if is_unprocessed(&error) => {
+                let fault = Fault::new(
+                    Reason::ProviderUnreachable,
+                    format!("node {} is stopping and has not processed the call", provider.node),
+                );
+                Err((fault, None))
             }
             Err(SendError::Broken(error)) => {
                 let why = error_chain(&error);

@@ -1,4 +1,4 @@
-//! A request's body that can be sent once more: a provider that refuses a call unprocessed may have read some of it.
+//! A request that can be sent once more: whoever refuses a call unprocessed may have read some of it.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
@@ -26,7 +26,7 @@ struct Source {
 
 /// A request that can be made again while its body is small and whole.
 #[derive(Debug)]
-pub(super) struct Replay {
+pub struct Replay {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -35,7 +35,7 @@ pub(super) struct Replay {
 
 impl Replay {
     /// Takes the body out of `request` and puts one in its place that can be made again.
-    pub(super) fn of(request: &mut Request<Body>) -> Self {
+    pub fn of(request: &mut Request<Body>) -> Self {
         let body = std::mem::take(request.body_mut());
         let source = Source { body, kept: Vec::new(), bytes: 0, whole: true, reader: 0 };
         let replay = Self {
@@ -49,7 +49,7 @@ impl Replay {
     }
 
     /// The request from its start, if that is still there. What was made before reads no more.
-    pub(super) fn again(&self) -> Option<Request<Body>> {
+    pub fn again(&self) -> Option<Request<Body>> {
         let reader = {
             let mut source = lock(&self.source);
             if !source.whole {
@@ -80,6 +80,21 @@ impl Drop for Replay {
             source.kept.clear();
         }
     }
+}
+
+/// Whether the peer says that it has not processed the request that failed so (RFC 9113 § 8.7): its stream is above the last
+/// one of a graceful GOAWAY, or was refused. h2 reports a GOAWAY without an error for such streams only.
+pub fn is_unprocessed(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let stopped = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (stopped || refused);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
