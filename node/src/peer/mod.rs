@@ -69,6 +69,9 @@ impl SlotState {
     }
 }
 
+/// A node, and where it is looked for.
+type Place = (NodeId, SocketAddr);
+
 /// Open connections to other nodes.
 #[derive(Debug)]
 pub struct PeerPool {
@@ -76,7 +79,8 @@ pub struct PeerPool {
     revocations: Arc<Revocations>,
     limit: usize,
     start: Instant,
-    slots: Mutex<HashMap<NodeId, Arc<Slot>>>,
+    /// By node and address: whoever asks for a node that has moved does not wait for a dial of where it was, nor share its error.
+    slots: Mutex<HashMap<Place, Arc<Slot>>>,
     open: Gauge,
     dials: Family<DialLabels, Counter>,
 }
@@ -98,7 +102,7 @@ impl PeerPool {
         Self { identity, revocations, limit, start: Instant::now(), slots: Mutex::default(), open, dials }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Place, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +113,8 @@ impl PeerPool {
     /// When nobody answers there, or somebody else than `node` does. Nothing was sent then.
     pub async fn get(&self, node: &NodeId, address: SocketAddr) -> Result<PeerConnection, Arc<DialError>> {
         let asked = Instant::now();
-        let slot = self.slot(node);
+        let place = (node.clone(), address);
+        let slot = self.slot(&place);
         let mut state = slot.state.lock().await;
         if let Some(open) = state.usable_at(address, &self.identity.current()) {
             return Ok(open);
@@ -128,7 +133,7 @@ impl PeerPool {
                 let error = Arc::new(error);
                 state.failure = Some((Instant::now(), error.clone()));
                 drop(state);
-                self.forget(node, &slot);
+                self.forget(&place, &slot);
                 Err(error)
             }
         }
@@ -141,12 +146,11 @@ impl PeerPool {
         if dialled.node == self.identity.current().spiffe().name {
             return Ok(dialled);
         }
-        let slot = self.slot(&dialled.node);
+        let slot = self.slot(&(dialled.node.clone(), address));
         let mut state = slot.state.lock().await;
         let present = self.identity.current();
-        if let Some(open) = state.connection.as_ref().filter(|open| open.is_usable_at(open.address, &present))
-        {
-            return Ok(open.clone());
+        if let Some(open) = state.usable_at(address, &present) {
+            return Ok(open);
         }
         state.connection = Some(dialled.clone());
         Ok(dialled)
@@ -177,7 +181,7 @@ impl PeerPool {
     /// Lets the connection to a node go; calls in flight on it may finish.
     pub fn let_go(&self, node: &NodeId) {
         let mut slots = self.slots();
-        slots.remove(node);
+        slots.retain(|(peer, _), _| peer != node);
         self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
     }
 
@@ -201,29 +205,29 @@ impl PeerPool {
         result
     }
 
-    /// The slot of a node; the one unused for longest makes room.
-    fn slot(&self, node: &NodeId) -> Arc<Slot> {
+    /// The slot of a node at an address; the one unused for longest makes room.
+    fn slot(&self, place: &Place) -> Arc<Slot> {
         let now = self.now();
         let mut slots = self.slots();
-        if !slots.contains_key(node) && slots.len() >= self.limit {
+        if !slots.contains_key(place) && slots.len() >= self.limit {
             let oldest = slots.iter().min_by_key(|(_, slot)| slot.last_used.load(Ordering::Relaxed));
-            if let Some(oldest) = oldest.map(|(node, _)| node.clone()) {
+            if let Some(oldest) = oldest.map(|(place, _)| place.clone()) {
                 slots.remove(&oldest);
             }
         }
-        let slot = slots.entry(node.clone()).or_default().clone();
+        let slot = slots.entry(place.clone()).or_default().clone();
         slot.last_used.store(now, Ordering::Relaxed);
         self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
         slot
     }
 
     /// Drops the slot of a failed dial, unless somebody has used it since.
-    fn forget(&self, node: &NodeId, slot: &Arc<Slot>) {
+    fn forget(&self, place: &Place, slot: &Arc<Slot>) {
         let mut slots = self.slots();
-        let ours = slots.get(node).is_some_and(|kept| Arc::ptr_eq(kept, slot));
+        let ours = slots.get(place).is_some_and(|kept| Arc::ptr_eq(kept, slot));
         // Two: the map's and ours. Anybody waiting for the dial holds a third.
         if ours && Arc::strong_count(slot) <= 2 {
-            slots.remove(node);
+            slots.remove(place);
         }
         self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
     }
