@@ -59,7 +59,7 @@ pub(super) async fn answer_request(
     parts: &Parts,
     limits: &Limits,
     caller: &Arc<Caller>,
-    request: Request<Body>,
+    request: &mut Request<Body>,
 ) -> Result<Response<Body>, Fault> {
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     // Asked for strictly: a web page can make a browser post anything else without asking first (CORS).
@@ -68,7 +68,7 @@ pub(super) async fn answer_request(
         return Err(Fault::new(Reason::UnsupportedMediaType, "/rpc takes application/json"));
     }
     let headers = request.headers().clone();
-    let text = read(request, parts.max_message_bytes).await?;
+    let text = read(std::mem::take(request.body_mut()), parts.max_message_bytes).await?;
     let mut batch = Batch { parts, caller, headers: &headers, limit: parts.router.answer_limit() };
     let results = match calls(&text) {
         Err(answer) => Some(answer),
@@ -114,8 +114,8 @@ fn calls(text: &[u8]) -> Result<Calls<'_>, String> {
     Ok(Calls::Many(many))
 }
 
-async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes, Fault> {
-    let body = Limited::new(request.into_body(), limit).collect().await.map_err(|error| {
+async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, Fault> {
+    let body = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
             Fault::new(
                 Reason::TooLarge,

@@ -139,7 +139,7 @@ impl Gateway {
         &self,
         endpoint: Endpoint,
         caller: &Arc<Caller>,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, Fault> {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         if reading == (endpoint == Endpoint::Rpc) || !(reading || request.method() == Method::POST) {
@@ -154,7 +154,7 @@ impl Gateway {
             Endpoint::Livez => Ok(json_answer(StatusCode::OK, &json!({"status": "alive"}))),
             Endpoint::Readyz => Ok(self.ready()),
             Endpoint::Health => Ok(self.health(caller)),
-            Endpoint::Metrics => self.metrics(&request),
+            Endpoint::Metrics => self.metrics(request),
             Endpoint::ClusterNodes => self.cluster_nodes(),
             Endpoint::Jwks => Ok(self.jwks()),
             Endpoint::Rpc => jsonrpc::answer_request(&self.parts, &self.limits, caller, request).await,

@@ -133,18 +133,13 @@ impl Stack {
             Ok((caller, endpoint))
         });
         let answer = async {
-            let (caller, endpoint) = match entered {
-                Ok(entered) => entered,
-                Err(fault) => {
-                    drain(request.into_body()).await;
-                    return Err(fault);
-                }
-            };
+            let (caller, endpoint) = entered?;
             // route
             let deadline = tokio::time::Instant::now().checked_add(self.router.default_timeout());
-            within(deadline, self.gateway.answer(endpoint, &caller, request)).await?
+            within(deadline, self.gateway.answer(endpoint, &caller, &mut request)).await?
         };
         let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_http);
+        drain(request.into_body()).await;
         let answer = if head { without_body(answer) } else { answer };
         self.http_requests.get_or_create(&HttpLabels { path, status: answer.status().as_u16() }).inc();
         answer.map(AnswerBody::plain)
@@ -203,7 +198,7 @@ async fn unless<T>(
     Err(fault)
 }
 
-/// Reads a small body that nobody wants. An answer that comes before the request has ended resets its stream, and some
+/// Reads a small body that nobody wanted. An answer that comes before the request has ended resets its stream, and some
 /// clients (curl among them) then show an error in place of the answer.
 async fn drain(body: Body) {
     let small = http_body_util::Limited::new(body, DRAINED_MAX);
