@@ -113,6 +113,7 @@ async fn only_admins_rotate_and_only_at_a_coordinator() {
     let refused = rotate(&node, RotateCaAction::Begin, &[]).await.expect_err("refused");
     assert_eq!(refused.code(), Code::PermissionDenied);
     let admin = certificates.client(&w1, "admin").await;
+    admin.awaits_state("c1", MemberState::Alive).await;
     let refused = rotate(&admin, RotateCaAction::Begin, &[]).await.expect_err("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("w1 is no coordinator; ask a coordinator: c1 at"), "{refused}");
