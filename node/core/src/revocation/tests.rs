@@ -1,11 +1,13 @@
 //! Merging, folding, and everything that is refused.
 
+mod bans;
+
 use super::{
-    Bans, EXPIRY_GRACE, MAX_ENTRIES, MAX_LOGS, MAX_OF_SIGNER, Ranges, SIGNATURE_CONTEXT, SegmentRefusal,
-    Segments, segment::Author,
+    EXPIRY_GRACE, MAX_ENTRIES, MAX_LOGS, MAX_OF_SIGNER, Ranges, SIGNATURE_CONTEXT, SegmentRefusal, Segments,
+    segment::Author,
 };
 use crate::{
-    ClusterId, NodeId, Role, SpiffeId,
+    ClusterId, Role, SpiffeId,
     record::Keyring as _,
     testing::{START_MS, TestKeyring, certificate, cluster, node},
 };
@@ -391,17 +393,6 @@ proptest! {
         prop_assert_eq!(Ranges::from_wire(&ranges.to_wire()), ranges);
     }
 
-    #[test]
-    fn who_is_banned_does_not_depend_on_the_order_of_words(
-        words in proptest::collection::vec((0_u8..4, 0_u8..4, 1_u64..4, any::<bool>()), 0..12),
-        seed in any::<u64>(),
-    ) {
-        use rand::{SeedableRng as _, seq::SliceRandom as _};
-        let mut shuffled = words.clone();
-        shuffled.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed));
-        prop_assert_eq!(bans(&words).banned().clone(), bans(&shuffled).banned().clone());
-    }
-
     /// Whatever bytes come in place of a segment, nothing panics and nothing is kept.
     #[test]
     fn arbitrary_bytes_are_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -410,48 +401,6 @@ proptest! {
         let segment = RevocationSegment { body: body.into(), signature: Bytes::new(), certificate_chain };
         prop_assert!(merge(&mut store, segment).is_err() && store.is_empty());
     }
-}
-
-fn bans(words: &[(u8, u8, u64, bool)]) -> Bans {
-    let mut bans = Bans::default();
-    for (signer, target, counter, readmitted) in words {
-        let eviction = NodeEviction {
-            node_id: format!("c{target}"),
-            counter: *counter,
-            readmitted: *readmitted,
-            at: NOW,
-        };
-        bans.apply(&node(&format!("c{signer}")), &eviction);
-    }
-    bans
-}
-
-fn banned(words: &[(u8, u8, u64, bool)]) -> Vec<String> {
-    bans(words).banned().iter().map(NodeId::to_string).collect()
-}
-
-#[test]
-fn the_higher_counter_decides_and_of_equal_ones_the_ban() {
-    assert_eq!(banned(&[(0, 1, 1, false)]), ["c1"]);
-    assert_eq!(banned(&[(0, 1, 1, false), (0, 1, 2, true)]), [""; 0]);
-    assert_eq!(banned(&[(0, 1, 2, false), (2, 1, 2, true)]), ["c1"]);
-    assert_eq!(banned(&[(0, 1, 2, true), (2, 1, 3, false)]), ["c1"]);
-    assert_eq!(bans(&[(0, 1, 5, false)]).next_counter(&node("c1")), 6);
-    let word = |counter| NodeEviction { node_id: "c1".into(), counter, ..NodeEviction::default() };
-    let bans = bans(&[(0, 1, 2, true)]);
-    assert!(bans.is_overruled(&node("c0"), &word(1)) && !bans.is_overruled(&node("c0"), &word(2)));
-}
-
-#[test]
-fn a_stolen_coordinator_stops_counting_once_it_is_evicted_itself() {
-    // c1 is stolen and evicts c2 and c3; c0 evicts c1, and with it what c1 said.
-    assert_eq!(banned(&[(1, 2, 1, false), (1, 3, 1, false)]), ["c2", "c3"]);
-    assert_eq!(banned(&[(1, 2, 1, false), (1, 3, 1, false), (0, 1, 1, false)]), ["c1"]);
-    // Nobody speaks for itself.
-    assert_eq!(banned(&[(1, 1, 9, true), (0, 1, 1, false)]), ["c1"]);
-    // Two that evict each other are banned both; a third that both respect decides.
-    assert_eq!(banned(&[(0, 1, 1, false), (1, 0, 1, false)]), ["c0", "c1"]);
-    assert_eq!(banned(&[(0, 1, 1, false), (1, 0, 1, false), (2, 1, 1, false)]), ["c1"]);
 }
 
 #[test]

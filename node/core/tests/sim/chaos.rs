@@ -1,6 +1,6 @@
 //! Random faults, then peace: whatever happened, all agree in the end.
 
-use crate::{converges, links::Weather, secs, world::World};
+use crate::{converges, links::Weather, secs, tail::Happening, world::World};
 use p2p_core::Moment;
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use std::{
@@ -49,7 +49,7 @@ fn chaos(seed: u64, count: usize) -> World {
         let count = world.processes.len();
         let index = world.rng().random_range(0..count);
         let fault = *FAULTS.choose(world.rng()).expect("some");
-        world.note(|| format!("fault: {fault:?} at n{index}"));
+        world.note(Happening::Act(format!("fault: {fault:?} at n{index}")));
         match fault {
             // One seed remains, as in any cluster that means to find itself again.
             Crash { refuses } if index != 0 && world.processes[index].running => world.crash(index, refuses),

@@ -21,6 +21,8 @@ mod figures;
 mod keyring;
 mod links;
 mod queue;
+mod tail;
+mod view;
 mod world;
 
 use links::Weather;

@@ -5,28 +5,23 @@ use crate::{
     keyring::{Opened, SimKeyring, cluster, records},
     links::{Links, Traffic},
     queue::Queue,
+    tail::{Happening, Tail},
+    view::{Tally, number},
 };
 use p2p_core::{
     Epoch, Moment, NodeId,
-    gossip::{Effect, Engine, EngineConfig, Event, IntervalSettings, hello, negotiate},
+    gossip::{Effect, Engine, EngineConfig, IntervalSettings, hello, negotiate},
     membership::{Identity, Life},
 };
 use p2p_proto::v1::{GossipMessage, MemberState, gossip_message::Kind};
 use prost::Message as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 /// The wall clock when virtual time starts.
 pub const START_MS: u64 = 1_800_000_000_000;
 /// More inputs to one node at one moment are a loop that does not let time pass.
 const INPUTS_PER_MOMENT: u32 = 100_000;
-/// Events shown when a run fails.
-const TAIL: usize = 60;
 
 /// One started process.
 pub struct Process {
@@ -45,18 +40,6 @@ pub struct Process {
     pub sent: Traffic,
     wake: Option<Moment>,
     inputs: (Moment, u32),
-}
-
-/// What a run has shown so far.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Members shown as down although they ran and could be reached.
-    pub false_downs: u64,
-    /// Identities renewed because others had declared them down.
-    pub renewals: u64,
-    pub refused: u64,
-    pub dials: u64,
-    pub events: u64,
 }
 
 #[derive(Clone)]
@@ -80,17 +63,14 @@ pub struct World {
     queue: Queue<(usize, Input)>,
     opened: Arc<Opened>,
     listeners: HashMap<SocketAddr, usize>,
-    fingerprint: u64,
-    tail: VecDeque<String>,
+    pub(super) fingerprint: u64,
+    pub(super) tail: Tail,
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}, at {:?}; the last events:", self.seed, self.now.elapsed());
-            for line in &self.tail {
-                eprintln!("  {line}");
-            }
+            eprintln!("seed {}, at {:?}; the last events:\n{}", self.seed, self.now.elapsed(), self.tail);
         }
     }
 }
@@ -110,11 +90,6 @@ fn word(kind: &Kind) -> (&'static str, u64) {
     }
 }
 
-/// Which process bears the name.
-fn number(node: &NodeId) -> usize {
-    node.as_str()[1..].parse().expect("n and a number")
-}
-
 impl World {
     pub fn new(seed: u64) -> Self {
         Self {
@@ -130,7 +105,7 @@ impl World {
             opened: Arc::default(),
             listeners: HashMap::new(),
             fingerprint: 0,
-            tail: VecDeque::new(),
+            tail: Tail::default(),
         }
     }
 
@@ -145,11 +120,6 @@ impl World {
 
     pub fn rng(&mut self) -> &mut StdRng {
         &mut self.rng
-    }
-
-    /// A number that depends on everything that has happened.
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
     }
 
     /// Starts one more node.
@@ -205,7 +175,7 @@ impl World {
         let engine = self.engine(&own);
         let process = &mut self.processes[index];
         (process.engine, process.running, process.wake) = (engine, true, None);
-        self.note(|| format!("n{index} starts again"));
+        self.note(Happening::Act(format!("n{index} starts again")));
         self.publish(index, 0);
     }
 
@@ -214,7 +184,7 @@ impl World {
         let process = &mut self.processes[index];
         (process.running, process.refuses) = (false, refuses);
         let node = process.node.clone();
-        self.note(|| format!("n{index} crashes"));
+        self.note(Happening::Act(format!("n{index} crashes")));
         // Whoever has a connection sees it break, dials, and is refused.
         let peers: Vec<usize> =
             (0..self.processes.len()).filter(|peer| self.links.is_open(*peer, index)).collect();
@@ -246,49 +216,6 @@ impl World {
     fn unix_ms(&self, clock: i64) -> u64 {
         let elapsed = u64::try_from(self.now.elapsed().as_millis()).expect("a short run");
         (START_MS + elapsed).saturating_add_signed(clock)
-    }
-
-    pub fn running(&self) -> impl Iterator<Item = (usize, &Process)> {
-        self.processes.iter().enumerate().filter(|(_, process)| process.running)
-    }
-
-    /// What process `index` sees of process `of`.
-    pub fn state(&self, index: usize, of: usize) -> Option<MemberState> {
-        self.processes[index].engine.members().get(&self.processes[of].node).map(|member| member.state)
-    }
-
-    /// How many running processes see `of` in `state`.
-    pub fn seen(&self, of: usize, state: MemberState) -> usize {
-        self.running().filter(|(index, _)| *index != of && self.state(*index, of) == Some(state)).count()
-    }
-
-    /// How many members a process sees alive with their present records.
-    pub fn alive(&self, index: usize) -> usize {
-        self.processes[index].engine.members().values().filter(|member| member.serves()).count()
-    }
-
-    pub fn running_count(&self) -> usize {
-        self.running().count()
-    }
-
-    /// Whether every running process sees exactly the running ones alive, and all hold the same records.
-    pub fn agrees(&mut self) -> Result<(), String> {
-        let count = self.running_count();
-        let mut first = None;
-        for index in 0..self.processes.len() {
-            if !self.processes[index].running {
-                continue;
-            }
-            let alive = self.alive(index);
-            if alive != count {
-                return Err(format!("n{index} sees {alive} of {count} alive"));
-            }
-            let hash = self.processes[index].engine.records_hash();
-            if *first.get_or_insert(hash) != hash {
-                return Err(format!("n{index} holds other records"));
-            }
-        }
-        Ok(())
     }
 
     /// Runs until `done`, looked at each `step`, and returns how long that took; `None` after `limit`.
@@ -346,20 +273,20 @@ impl World {
                 let peer = self.processes[from].node.clone();
                 let (kind, code) = word(&message);
                 self.mark(code, from, to);
-                self.note(|| format!("{kind} n{from} > n{to}"));
+                self.note(Happening::Message { kind, from, to });
                 if self.processes[to].engine.receive(now, unix_ms, &peer, *message).is_err() {
                     self.tally.refused += 1;
                 }
             }
             Input::Connected { with } => {
                 self.mark(20, with, to);
-                self.note(|| format!("n{to} meets n{with}"));
+                self.note(Happening::Met { own: to, other: with });
                 self.meet(to, with);
             }
             Input::Refused { node } => {
                 self.mark(21, to, to);
-                self.note(|| format!("n{to} is refused by {node}"));
                 self.processes[to].engine.refused(now, &node);
+                self.note(Happening::Refused { own: to, by: node });
             }
         }
         self.settle(to);
@@ -386,7 +313,7 @@ impl World {
         let mut quiet = true;
         while let Some(event) = self.processes[index].engine.next_event() {
             quiet = false;
-            self.happened(index, &event);
+            self.happened(index, event);
         }
         while let Some(effect) = self.processes[index].engine.next_effect() {
             match effect {
@@ -408,32 +335,6 @@ impl World {
         if process.wake.is_none_or(|wake| deadline < wake) {
             process.wake = Some(deadline);
             self.enqueue(deadline, index, Input::Wake);
-        }
-    }
-
-    fn happened(&mut self, index: usize, event: &Event) {
-        self.tally.events += 1;
-        self.mark(30, index, 0);
-        self.note(|| format!("n{index}: {event:?}"));
-        match event {
-            Event::Member { node, to: MemberState::Down, .. } => {
-                let own = &self.processes[index];
-                let other = &self.processes[number(node)];
-                let unjust = other.running && other.island == own.island && other.stalled <= self.now;
-                self.tally.false_downs += u64::from(unjust);
-            }
-            Event::Renewed => self.tally.renewals += 1,
-            Event::Overflow => panic!("n{index} has dropped effects or events"),
-            Event::DuplicateNode => panic!("n{index} sees another holder of its id, and there is none"),
-            Event::Refused { refusal, .. } => panic!("n{index} refuses what honest nodes sent: {refusal}"),
-            Event::Member { .. }
-            | Event::RevocationsRefused { .. }
-            | Event::RevocationsReissued
-            | Event::Evicted
-            | Event::Readmitted
-            | Event::NotGranted { .. }
-            | Event::Evidence(_)
-            | Event::EpochRaised { .. } => {}
         }
     }
 
@@ -504,43 +405,5 @@ impl World {
 
     fn enqueue(&mut self, at: Moment, to: usize, input: Input) {
         self.queue.push(at, (to, input));
-    }
-
-    fn mark(&mut self, code: u64, from: usize, to: usize) {
-        let time = u64::try_from(self.now.elapsed().as_nanos()).expect("a short run");
-        for word in [time, code, from as u64, to as u64] {
-            self.fingerprint = (self.fingerprint ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
-        }
-    }
-
-    /// Keeps a line for the case that the run fails.
-    pub fn note(&mut self, line: impl FnOnce() -> String) {
-        // Large runs would spend their time on lines.
-        if self.processes.len() > 128 {
-            return;
-        }
-        if self.tail.len() >= TAIL {
-            self.tail.pop_front();
-        }
-        let at = self.now.elapsed();
-        self.tail.push_back(format!("{at:?} {}", line()));
-    }
-
-    /// What all have sent so far.
-    pub fn traffic(&self) -> Traffic {
-        let mut all = Traffic::default();
-        for process in &self.processes {
-            all.frames += process.sent.frames;
-            all.bytes += process.sent.bytes;
-        }
-        all
-    }
-
-    /// The epochs that each process shows, to be compared with later ones.
-    pub fn epochs(&self) -> Vec<BTreeMap<NodeId, Epoch>> {
-        let of = |process: &Process| {
-            process.engine.members().iter().map(|(node, member)| (node.clone(), member.epoch)).collect()
-        };
-        self.processes.iter().map(of).collect()
     }
 }
