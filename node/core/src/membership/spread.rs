@@ -3,10 +3,14 @@
 use super::{Identity, Liveness, MAX_PACKET, Membership, PacketError, evidence::Cause, packet::Packet};
 use crate::{id::NodeId, time::Moment};
 use bytes::Bytes;
-use foca::{Header, Message, State};
+use foca::{Header, Member, Message, State};
 
 /// Most members in one part of a list.
 const LIST_PART: usize = 512;
+/// Members in a packet that contradicts a list: as many as fit whatever their names.
+const CONTRADICTIONS: usize = 8;
+/// Packets that contradict one part of a list. What is left is said when members are compared again.
+const MAX_CONTRADICTING: usize = 8;
 /// Largest part of a list, in bytes.
 pub const MAX_LIST_PART: usize = 128 * 1024;
 
@@ -66,7 +70,8 @@ impl Membership {
         parts.filter_map(Result::ok).collect()
     }
 
-    /// Takes a part of another's list. It is old news, and not passed on.
+    /// Takes a part of another's list. It is old news, and not passed on. Whoever lists a life that is down here has missed
+    /// that it ended, and is told so: a life that is down stays so, and nothing else might ever tell the peer.
     pub fn take_list(
         &mut self,
         now: Moment,
@@ -85,6 +90,7 @@ impl Membership {
         }
         self.look_for_usurper(&read.members);
         let own = self.foca.identity().node.clone();
+        let ended: Vec<_> = read.members.iter().filter_map(|listed| self.end_of(listed)).collect();
         let room = self.max_lives.saturating_sub(self.foca.iter_membership_state().len());
         // What is known already comes by gossip, with everything that it brings about.
         let is_news = |life: &Identity| {
@@ -99,6 +105,17 @@ impl Membership {
             .collect();
         let result = self.foca.apply_many(new.into_iter(), false, &mut self.runtime);
         self.settle(now, result, &Cause::Packet(peer.clone()));
+        for packet in ended.chunks(CONTRADICTIONS).take(MAX_CONTRADICTING) {
+            self.write_to(src, Message::Gossip, packet.to_vec());
+        }
         Ok(())
+    }
+
+    /// The end of what others take for an active member, if it is known here.
+    fn end_of(&self, listed: &Member<Identity>) -> Option<Member<Identity>> {
+        let (life, liveness) = self.get(&listed.id().node)?;
+        let ended =
+            liveness == Liveness::Down && listed.state() != State::Down && !listed.id().supersedes(life);
+        ended.then(|| Member::new(life.clone(), listed.incarnation(), State::Down))
     }
 }

@@ -208,3 +208,25 @@ proptest! {
         group.run(Duration::from_secs(3));
     }
 }
+
+#[test]
+fn who_lists_a_life_that_has_ended_is_told_so() {
+    let (n0, n1, n2) = (life("n0", 0, 1000), life("n1", 0, 1001), life("n2", 0, 1002));
+    let (mut n0, mut n1) = (alone(n0), alone(n1));
+    let now = Moment::default();
+    // n0 has missed that n2 is down.
+    let alive = packet(n1.own().clone(), &n0, Message::Gossip, &[Member::alive(n2.clone())]);
+    n0.receive(now, START_MS, &node("n1"), &alive).expect("taken");
+    let down = packet(n0.own().clone(), &n1, Message::Gossip, &[Member::new(n2, 3, State::Down)]);
+    n1.receive(now, START_MS, &node("n0"), &down).expect("taken");
+    while n0.next_packet().or_else(|| n1.next_packet()).is_some() {}
+    for part in n0.list_for(&n1.own().clone()) {
+        n1.take_list(now, START_MS, &node("n0"), &part).expect("taken");
+    }
+    let (to, told) = n1.next_packet().expect("a contradiction");
+    assert_eq!(to, *n0.own());
+    assert!(n0.is_active(&node("n2")));
+    n0.receive(now, START_MS, &node("n1"), &told).expect("taken");
+    assert!(!n0.is_active(&node("n2")));
+    assert_eq!(n0.roll(), n1.roll());
+}
