@@ -13,11 +13,11 @@ use crate::{
         Renewer, Rotation, RotationFile, TokenStore,
     },
     gateway::Gateway,
-    gossip::{self, GossipSetup, Revoking},
+    gossip::{self, GossipSetup, Memory, Revoking},
     identity::{Anchors, AnchorsFile, IdentityError, IdentityStore, UnixTime},
     limit::Limits,
     peer::PeerPool,
-    persist::{EpochFile, PersistError, StateDirectory},
+    persist::{GossipFile, PersistError, StateDirectory},
     registry::{DuplicateService, LocalService, Registry, ServiceError},
     revocation::{Keeper, Kept, Revocations},
     router::Router,
@@ -123,7 +123,7 @@ pub struct NodeBuilder {
 
 /// What start-up reads and writes on disk.
 struct Prepared {
-    epoch_file: EpochFile,
+    gossip_file: GossipFile,
     tokens: TokenStore,
     keeper: Keeper,
     kept: Kept,
@@ -231,7 +231,8 @@ impl NodeBuilder {
         ));
 
         // 5. Gossip. It knows nobody yet; a node that stands alone never will.
-        let epoch = prepared.epoch_file.epoch();
+        let gossip_file = Arc::new(prepared.gossip_file);
+        let epoch = gossip_file.epoch();
         let own = Life {
             node: own_id.name.clone(),
             epoch,
@@ -265,7 +266,8 @@ impl NodeBuilder {
                 .gossip_compression_enabled
                 .then_some(usize::try_from(config.gossip_compression_threshold).unwrap_or(usize::MAX)),
             links_max: peers_max,
-            epoch_file: prepared.epoch_file,
+            remembered: if alone { Vec::new() } else { remembered(&gossip_file) },
+            file: gossip_file.clone(),
             revoking: Revoking {
                 table: revocations.clone(),
                 keeper: prepared.keeper,
@@ -356,6 +358,7 @@ impl NodeBuilder {
             publisher: Arc::new(publisher),
             renewer: Some((renewer, renewals)).filter(|_| !alone),
             ca_keeper,
+            memory: (!alone).then(|| Memory::new(gossip_file, own_id.name.clone(), gossip.view())),
             gossip,
             gossip_task,
             registry,
@@ -387,9 +390,9 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let directory = StateDirectory::open(&config.state_directory)?;
     tracing::info!(directory = %directory.path().display(), "state directory");
-    let epoch_file =
-        EpochFile::start(&directory, config.gossip_state_file.as_str(), &config.node_id, unix_ms)?;
-    if let Some(moved_to) = epoch_file.moved_aside() {
+    let gossip_file =
+        GossipFile::start(&directory, config.gossip_state_file.as_str(), &config.node_id, unix_ms)?;
+    if let Some(moved_to) = gossip_file.moved_aside() {
         tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
     }
     let tokens = TokenStore::load(&directory)?;
@@ -403,7 +406,12 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let (anchors, rotation) = (AnchorsFile::load(&directory)?, RotationFile::load(&directory)?);
     let services = ServiceFile::load(&directory, &config.service_state_file)?;
     let upstreams = config.services.iter().map(Spec::load).collect::<Result<_, _>>()?;
-    Ok(Prepared { epoch_file, tokens, keeper, kept, signers, anchors, rotation, services, upstreams })
+    Ok(Prepared { gossip_file, tokens, keeper, kept, signers, anchors, rotation, services, upstreams })
+}
+
+/// Where the members were before this start.
+fn remembered(file: &GossipFile) -> Vec<SocketAddr> {
+    file.members().into_iter().map(|member| member.address).collect()
 }
 
 /// Where to look for the cluster: as configured, else where this node joined.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config::Config,
     enrol::{CaKeeper, RenewalMetrics, Renewer},
-    gossip::Gossip,
+    gossip::{Gossip, Memory},
     identity::{IdentityError, Reloaded},
     limit::Limits,
     peer::PeerPool,
@@ -36,6 +36,8 @@ pub(super) struct NodeParts {
     /// What renews the node's certificate; `None` for a node that stands alone.
     pub(super) renewer: Option<(Renewer, RenewalMetrics)>,
     pub(super) ca_keeper: CaKeeper,
+    /// Where the members are, for the next start; `None` for a node that stands alone.
+    pub(super) memory: Option<Memory>,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
     pub(super) registry: Arc<Registry>,
@@ -74,6 +76,8 @@ impl Node {
                 .take()
                 .map(|(renewer, metrics)| tokio::spawn(upkeep::renew(publisher.clone(), renewer, metrics))),
         );
+        let autosave = parts.config.state_autosave_interval;
+        background.extend(parts.memory.clone().map(|memory| tokio::spawn(memory.keep(autosave))));
         Ok(Self { parts, background })
     }
 
@@ -139,7 +143,10 @@ impl Node {
     /// Stops the node without losing what is in flight, within about `shutdown_grace` + 2 s:
     /// shown as left → 1 s more of new connections → GOAWAY, calls in flight finish → leaves the cluster.
     pub async fn shutdown(mut self) {
-        // 1. Not ready, and shown as left: nobody sends new calls.
+        // 1. Not ready, and shown as left: nobody sends new calls. Who is here now is who may be found next time.
+        if let Some(memory) = &self.parts.memory {
+            memory.save().await;
+        }
         self.parts.shutdown.advance(Phase::Leaving);
         if let Err(refusal) = self.parts.gossip.announce_leaving().await {
             tracing::warn!(error = %refusal, "could not tell the cluster that this node leaves");

@@ -1,6 +1,7 @@
 //! The loop that drives the engine.
 
 mod links;
+mod seeds;
 mod trust;
 
 use super::{
@@ -16,7 +17,7 @@ use crate::{
     config::SeedAddress,
     identity::{Anchors, IdentityStore},
     peer::PeerPool,
-    persist::EpochFile,
+    persist::GossipFile,
     telemetry::Metrics,
 };
 use links::PeerLinks;
@@ -29,6 +30,7 @@ use p2p_proto::v1::gossip_message::Kind;
 use rand::SeedableRng as _;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -67,8 +69,10 @@ pub struct GossipSetup {
     pub compression: Option<usize>,
     /// Most peers with an open stream.
     pub links_max: usize,
+    /// Where members were before this start: dialled as seeds are while nobody else is known.
+    pub remembered: Vec<SocketAddr>,
     /// Where the epoch is kept.
-    pub epoch_file: EpochFile,
+    pub file: Arc<GossipFile>,
     /// What is revoked, and where it is kept.
     pub revoking: Revoking,
 }
@@ -305,7 +309,7 @@ impl Task {
     }
 
     async fn persist(&mut self, epoch: Epoch) {
-        if let Err(error) = self.setup.epoch_file.raise(epoch) {
+        if let Err(error) = self.setup.file.raise(epoch) {
             tracing::error!(%error, %epoch, "the new epoch could not be stored; a restart may have to raise it again");
         }
     }

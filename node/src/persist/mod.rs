@@ -5,7 +5,7 @@
 //! | [`directory`] | [`StateDirectory`]: creation, the lock, durable writes |
 //! | [`file`](mod@file) | [`StateFile`]: one versioned JSON file that keeps the fields it does not know |
 //! | [`journal`] | [`Journal`]: records appended durably between two saves of a state file |
-//! | [`epoch`] | [`EpochFile`]: the number that rises at each start |
+//! | [`gossip`] | [`GossipFile`]: the number that rises at each start, and where members were |
 //!
 //! ```text
 //! save:  T → JSON → .<name>.tmp (0600) → fsync → rename to <name> → fsync of the directory
@@ -16,17 +16,17 @@
 //! and when it is saved, is for the owners of the state to say.
 
 pub mod directory;
-pub mod epoch;
 mod error;
 pub mod file;
+pub mod gossip;
 pub mod journal;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     directory::StateDirectory,
-    epoch::EpochFile,
     error::PersistError,
     file::{Loaded, MAX_FILE_LEN, StateFile},
+    gossip::{GossipFile, KnownMember},
     journal::Journal,
 };

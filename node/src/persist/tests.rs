@@ -51,8 +51,8 @@ impl Fixture {
         Self { root: self.root, directory: StateDirectory::open(path).unwrap() }
     }
 
-    fn start(&self, node: &str, unix_ms: u64) -> Result<EpochFile, PersistError> {
-        EpochFile::start(&self.directory, "gossip_state.json", &node.parse::<NodeId>().unwrap(), unix_ms)
+    fn start(&self, node: &str, unix_ms: u64) -> Result<GossipFile, PersistError> {
+        GossipFile::start(&self.directory, "gossip_state.json", &node.parse::<NodeId>().unwrap(), unix_ms)
     }
 }
 
@@ -271,12 +271,12 @@ fn the_epoch_rises_at_each_start_even_when_the_clock_was_set_back() {
 #[test]
 fn the_epoch_is_on_disk_before_it_is_used() {
     let fixture = Fixture::new();
-    let mut epoch = fixture.start("n", 1_000).unwrap();
+    let epoch = fixture.start("n", 1_000).unwrap();
     let stored = || {
         let text = fs::read_to_string(fixture.path("gossip_state.json")).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
-    assert_eq!(stored(), serde_json::json!({"version": 1, "node_id": "n", "epoch": 1_000}));
+    assert_eq!(stored(), serde_json::json!({"version": 1, "node_id": "n", "epoch": 1_000, "members": []}));
     epoch.raise(Epoch(2_000)).unwrap();
     assert_eq!((epoch.epoch(), &stored()["epoch"]), (Epoch(2_000), &2_000.into()));
     epoch.raise(Epoch(1_500)).unwrap();
@@ -301,6 +301,23 @@ fn the_state_of_another_node_is_not_taken_over() {
         )
     );
     assert_eq!(fixture.start("worker", 1_000).unwrap().epoch(), Epoch(1_001), "nothing was changed");
+}
+
+#[test]
+fn members_outlive_a_restart_and_are_written_only_when_they_change() {
+    let fixture = Fixture::new();
+    let member = |number: u16| KnownMember {
+        node_id: format!("m{number}").parse().unwrap(),
+        epoch: Epoch(number.into()),
+        address: ([10, 0, 0, 1], number).into(),
+    };
+    let first = fixture.start("n", 1_000).unwrap();
+    assert_eq!(first.members(), []);
+    assert!(first.remember(vec![member(1), member(2)]).unwrap());
+    assert!(!first.remember(vec![member(1), member(2)]).unwrap(), "nothing to write");
+    first.raise(Epoch(5_000)).unwrap();
+    let second = fixture.start("n", 1_000).unwrap();
+    assert_eq!((second.epoch(), second.members()), (Epoch(5_001), vec![member(1), member(2)]));
 }
 
 #[test]

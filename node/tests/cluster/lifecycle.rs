@@ -163,3 +163,24 @@ async fn a_hangup_puts_new_certificates_in_force_and_leaves_streams_open() {
         .expect("in time")
         .expect("greeted");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_seeds_are_all_gone_finds_the_members_that_it_has_met() {
+    let mut cluster = Cluster::start().await;
+    for node in [&mut cluster.w1, &mut cluster.c1] {
+        node.signal(Signal::TERM);
+        assert_eq!(node.ends().await.code(), Some(0), "{}", node.log());
+    }
+    let state: serde_json::Value = serde_json::from_str(
+        &std::fs::read_to_string(cluster.w1.state_directory().join("gossip_state.json")).expect("saved"),
+    )
+    .expect("JSON");
+    let greeter = state["members"].as_array().expect("members").iter().find(|known| known["node_id"] == "g1");
+    assert_eq!(greeter.expect("it knew g1")["address"], cluster.g1.address.to_string(), "{state}");
+
+    // The only seed that its configuration names is gone, and nobody knows where it listens now.
+    cluster.w1 = cluster.w1.start_again(Binary::Node).await;
+    let observer = cluster.certificates.observer(&cluster.w1).await;
+    observer.awaits_state("g1", MemberState::Alive).await;
+    assert_eq!(observer.hello("again").await.expect("routed").node, "g1");
+}

@@ -9,12 +9,12 @@ use crate::{
         metrics::FrameSize,
         outbox::Room,
     },
-    peer::{DialError, PeerConnection, resolve},
+    peer::DialError,
 };
-use p2p_core::{NodeId, gossip::Peer};
-use p2p_proto::v1::{MemberState, gossip_message::Kind};
+use p2p_core::NodeId;
+use p2p_proto::v1::gossip_message::Kind;
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -30,7 +30,7 @@ const IDLE_PAUSE: Duration = Duration::from_secs(15);
 
 /// The streams with one peer.
 pub(super) struct PeerLinks {
-    links: VecDeque<Link>,
+    pub(super) links: VecDeque<Link>,
     /// When the last frame went or came.
     last_used: Instant,
 }
@@ -174,7 +174,7 @@ impl Task {
         introduction(&self.setup.cluster, self.engine.own(), self.engine.known_epoch(peer))
     }
 
-    fn start_dial(&mut self, node: NodeId, address: SocketAddr) {
+    pub(super) fn start_dial(&mut self, node: NodeId, address: SocketAddr) {
         if self.dialling.contains_key(&node) {
             return;
         }
@@ -214,64 +214,6 @@ impl Task {
                     self.engine.refused(self.now(), node);
                 }
             }
-        }
-    }
-
-    /// Dials every seed whose address is not a live member's.
-    pub(super) fn dial_seeds(&mut self) {
-        if self.seeds_running || self.leaving || self.setup.seeds.is_empty() {
-            return;
-        }
-        self.seeds_running = true;
-        let members = self.engine.members().values();
-        let reached: HashSet<SocketAddr> = members
-            .filter(|member| member.state == MemberState::Alive)
-            .filter_map(|member| member.address)
-            .chain([self.engine.own().address])
-            .collect();
-        let (pool, commands, seeds) =
-            (self.setup.pool.clone(), self.commands.clone(), self.setup.seeds.clone());
-        let first_complaints: Vec<bool> =
-            seeds.iter().map(|seed| self.complaints.insert(seed.to_string())).collect();
-        tokio::spawn(async move {
-            for (seed, first) in seeds.iter().zip(first_complaints) {
-                for address in resolve(seed).await {
-                    if reached.contains(&address) {
-                        continue;
-                    }
-                    let command = match pool.get_any(address).await {
-                        Ok(connection) => Command::SeedAnswered(connection),
-                        Err(error) if first => {
-                            tracing::warn!(seed = %seed, %error, "seed not reached; trying again");
-                            continue;
-                        }
-                        Err(error) => {
-                            tracing::debug!(seed = %seed, %error, "seed not reached");
-                            continue;
-                        }
-                    };
-                    if commands.send(command).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            if commands.send(Command::SeedsDone).await.is_err() {
-                tracing::debug!("gossip has stopped while seeds were dialled");
-            }
-        });
-    }
-
-    pub(super) fn seed_answered(&mut self, connection: PeerConnection) {
-        let node = connection.node.clone();
-        if node == self.engine.own().node {
-            return;
-        }
-        self.complaints.clear();
-        let known: Option<Peer> =
-            self.links.get(&node).and_then(|entry| entry.links.back()).map(|link| link.peer.clone());
-        match known {
-            Some(peer) => self.engine.connected(self.now(), &peer),
-            None => self.start_dial(node, connection.address),
         }
     }
 }
