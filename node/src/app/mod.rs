@@ -8,6 +8,7 @@
 //! | `certificate` | the node's certificate at start: found, made or joined for |
 //! | `publish` | what the node tells the cluster of itself, with which certificates |
 //! | `upkeep` | certificates renewed in time, and reloaded when their files change |
+//! | `systemd` | what the service manager is told |
 //! | `run` | a node as a process: configuration, signals, exit codes |
 
 mod advertise;
@@ -16,6 +17,7 @@ mod certificate;
 pub mod node;
 mod publish;
 mod run;
+mod systemd;
 mod upkeep;
 
 pub use builder::{NodeBuilder, StartError};

@@ -132,6 +132,13 @@ impl Node {
         self.parts.publisher.reload().await
     }
 
+    /// Whether gossip, through which everything that the node knows of others comes, answers within `patience`.
+    pub(super) async fn answers(&self, patience: Duration) -> bool {
+        let gossip = &self.parts.gossip;
+        let own = self.parts.publisher.identity.current().spiffe().name.clone();
+        tokio::time::timeout(patience, gossip.why(own)).await.is_ok()
+    }
+
     /// Waits until a part that must never end has ended: a defect. The node is then better restarted.
     pub async fn broken(&mut self) -> &'static str {
         tokio::select! {

@@ -1,6 +1,6 @@
 //! A node as a process: configuration, signals, exit codes.
 
-use super::{Node, NodeBuilder, builder::StartError};
+use super::{Node, NodeBuilder, builder::StartError, systemd};
 use crate::{
     config::{Config, LogFormat},
     identity::Reloaded,
@@ -71,13 +71,21 @@ async fn serve(builder: NodeBuilder) -> Result<(), StartError> {
         node = builder.start() => node?,
         () = stop.received() => return Ok(()),
     };
+    systemd::ready(&node);
+    let mut watchdog = systemd::Watchdog::from_environment();
     loop {
         tokio::select! {
             () = stop.received() => break,
-            _ = hangup.recv() => reload(&node).await,
+            _ = hangup.recv() => {
+                systemd::reloading();
+                reload(&node).await;
+                systemd::ready(&node);
+            }
+            patience = watchdog.due() => watchdog.check(&node, patience).await,
             part = node.broken() => return Err(StartError::Broken { part }),
         }
     }
+    systemd::stopping();
     tracing::info!("shutting down; a second signal ends the node at once");
     tokio::select! {
         () = node.shutdown() => Ok(()),

@@ -52,12 +52,15 @@ pub struct NodeConfig {
     pub keys: BTreeMap<String, String>,
     /// The network namespace to run in, and the address at which the test reaches it there.
     pub host: Option<(String, IpAddr)>,
+    /// Variables of its environment, beside the test's own.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl NodeConfig {
     /// The node `name` whose certificate is in `certificates`, on a free port of loopback.
     pub fn new(certificates: &Path, name: &str) -> Self {
-        let config = Self { name: name.to_owned(), keys: BTreeMap::new(), host: None };
+        let config =
+            Self { name: name.to_owned(), keys: BTreeMap::new(), host: None, environment: BTreeMap::new() };
         let role = if name.starts_with('c') { "true" } else { "false" };
         let file = |file: String| certificates.join(file).display().to_string();
         config
@@ -85,6 +88,12 @@ impl NodeConfig {
     /// Sets a key to a YAML value.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.keys.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -223,7 +232,7 @@ fn spawn(binary: Binary, config: &NodeConfig, home: &Path) -> (Child, watch::Rec
     let mut config = config.clone();
     config.keys.entry("state_directory".to_owned()).or_insert(state);
     fs::write(&file, config.yaml()).expect("written");
-    let command = match &config.host {
+    let mut command = match &config.host {
         None => Command::new(binary.path()),
         Some((host, _)) => {
             let mut command = Command::new("nsenter");
@@ -231,6 +240,7 @@ fn spawn(binary: Binary, config: &NodeConfig, home: &Path) -> (Child, watch::Rec
             command
         }
     };
+    command.envs(&config.environment);
     spawn_command(command, &file, home)
 }
 
