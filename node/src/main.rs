@@ -40,6 +40,13 @@ struct Arguments {
     #[arg(long, value_name = "TOKEN|@FILE|-", value_parser = source)]
     join: Option<JoinSource>,
 
+    /// Accept access tokens although revocations on disk were lost
+    ///
+    /// A node that finds them damaged refuses tokens until another node has told it everything again. Where there is none,
+    /// this says that what was revoked may work again.
+    #[arg(long)]
+    accept_state_loss: bool,
+
     /// Check the configuration and exit
     #[arg(long)]
     check: bool,
@@ -57,7 +64,9 @@ fn main() -> ExitCode {
             writeln!(std::io::stdout(), "{}: the configuration is valid", arguments.config.display()).ok();
             ExitCode::SUCCESS
         }
-        Ok(config) => app::run_with_services(config, |node| Ok(node.join_with(arguments.join))),
+        Ok(config) => app::run_with_services(config, |node| {
+            Ok(node.join_with(arguments.join).accept_state_loss(arguments.accept_state_loss))
+        }),
     }
 }
 

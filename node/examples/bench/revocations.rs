@@ -8,7 +8,7 @@ use p2p_node::{
     gossip::NodeKeyring,
     identity::{Expected, GenerateRequest, IdentityFiles, IdentityStore, UnixTime, generate},
     persist::StateDirectory,
-    revocation::{Keeper, Revocations},
+    revocation::{Everything, Keeper, Revocations},
     telemetry::Metrics,
 };
 use p2p_proto::v1::{Revocation, revocation::What};
@@ -103,7 +103,12 @@ fn prepare(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
     let state = StateDirectory::open(directory.join("state"))?;
     let name = "jwt_blacklist.json".parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let (keeper, _) = Keeper::open(&state, &name)?;
-    runtime.block_on(keeper.save(log.iter().cloned().collect(), log.positions(false)))??;
+    let all = Everything {
+        segments: log.iter().cloned().collect(),
+        positions: log.positions(false),
+        incomplete: false,
+    };
+    runtime.block_on(keeper.save(all))??;
     Ok(())
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
         validity: Validity::days(now, 90)?,
     };
     let chain = vec![ca.certify(&request, &key.subject_public_key_info())?.to_vec()];
-    let verifier = Verifier::new(Signers::default(), Box::new(|_| false), &Metrics::default());
+    let verifier = Verifier::new(Signers::default(), Box::new(|_| None), &Metrics::default());
     verifier.signers().restore(&[chain], &trust, now);
     let kid = verifier.signers().all().first().context("a signer")?.key.kid().to_owned();
 

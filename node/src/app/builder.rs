@@ -26,7 +26,7 @@ use crate::{
     server::{Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
-    token::{AccessToken, Issuer, SignerFile, Signers, Verifier, signers::Chain},
+    token::{AccessToken, Issuer, SignerFile, Signers, TokenRefusal, Verifier, signers::Chain},
     upstream::{LoadError, ServiceFile, Spec, Upstreams},
 };
 use bytes::Bytes;
@@ -119,6 +119,7 @@ pub struct NodeBuilder {
     config: Config,
     services: Vec<LocalService>,
     join: Option<JoinSource>,
+    accept_state_loss: bool,
 }
 
 /// What start-up reads and writes on disk.
@@ -137,12 +138,18 @@ struct Prepared {
 impl NodeBuilder {
     /// A node with the built-in services.
     pub fn new(config: Config) -> Self {
-        Self { config, services: Vec::new(), join: None }
+        Self { config, services: Vec::new(), join: None, accept_state_loss: false }
     }
 
     /// Where a join token is, for a node that has no certificate yet; without one, `join_token_file` says.
     pub fn join_with(mut self, source: Option<JoinSource>) -> Self {
         self.join = source;
+        self
+    }
+
+    /// Accepts tokens although revocations on disk were lost, and no other node has told them again.
+    pub fn accept_state_loss(mut self, accept: bool) -> Self {
+        self.accept_state_loss = accept;
         self
     }
 
@@ -179,12 +186,13 @@ impl NodeBuilder {
     ///
     /// Each says what to do; nothing keeps running.
     pub async fn start(self) -> Result<Node, StartError> {
-        let Self { mut config, mut services, join } = self;
+        let Self { mut config, mut services, join, accept_state_loss } = self;
         let (started, started_at) = (SystemTime::now(), Instant::now());
 
         // 1. State directory, lock, epoch. All blocking.
         let prepare_config = config.clone();
         let mut prepared = tokio::task::spawn_blocking(move || prepare(&prepare_config)).await??;
+        prepared.kept.incomplete = is_incomplete(&prepared.kept, accept_state_loss);
 
         // 2. The port, so that the address to advertise is known, and a coordinator finds us when we join.
         let listener = listen(SocketAddr::new(config.bind_address, config.port)).await?;
@@ -213,9 +221,12 @@ impl NodeBuilder {
         let pool = Arc::new(PeerPool::new(identity.clone(), revocations.clone(), peers_max, &metrics));
         let registry = Arc::new(Registry::new(own_id.name.clone(), &metrics));
         let revoked = revocations.clone();
-        let is_revoked =
-            move |token: &AccessToken| revoked.is_revoked(&token.holder, token.issued_at, &token.signer);
-        let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(is_revoked), &metrics));
+        let objection = move |token: &AccessToken| {
+            let lost = revoked.is_incomplete().then_some(TokenRefusal::StateLost);
+            let taken_back = || revoked.is_revoked(&token.holder, token.issued_at, &token.signer);
+            lost.or_else(|| taken_back().then_some(TokenRefusal::Revoked))
+        };
+        let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(objection), &metrics));
         let (signer_file, known_signers) = prepared.signers;
         verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
         let auth =
@@ -397,16 +408,31 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     }
     let tokens = TokenStore::load(&directory)?;
     let (keeper, kept) = Keeper::open(&directory, &config.jwt_blacklist_file)?;
-    if kept.damaged {
-        tracing::error!(
-            "revocations on disk were damaged and may be missing; the other nodes send them again"
-        );
-    }
     let signers = SignerFile::load(&directory)?;
     let (anchors, rotation) = (AnchorsFile::load(&directory)?, RotationFile::load(&directory)?);
     let services = ServiceFile::load(&directory, &config.service_state_file)?;
     let upstreams = config.services.iter().map(Spec::load).collect::<Result<_, _>>()?;
     Ok(Prepared { gossip_file, tokens, keeper, kept, signers, anchors, rotation, services, upstreams })
+}
+
+/// Whether revocations may be missing, and this node must not guess.
+fn is_incomplete(kept: &Kept, accept_state_loss: bool) -> bool {
+    match (kept.incomplete, accept_state_loss) {
+        (false, _) => false,
+        (true, true) => {
+            tracing::warn!(
+                "--accept-state-loss: revocations were lost, and tokens are accepted all the same"
+            );
+            false
+        }
+        (true, false) => {
+            tracing::error!(
+                "revocations on disk were damaged and may be missing: no access token is accepted until another node has told \
+                 them again; if there is none, restart with --accept-state-loss"
+            );
+            true
+        }
+    }
 }
 
 /// Where the members were before this start.

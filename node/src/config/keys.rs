@@ -170,8 +170,8 @@ settings! {
     /// with .journal behind its name, lies what has come since it was written.
     jwt_blacklist_file: FileName = "jwt_blacklist.json";
 
-    /// The file in state_directory that keeps the node's epoch: the number that tells one start from the
-    /// next.
+    /// The file in state_directory that keeps the node's epoch, the number that tells one start from the
+    /// next, and where the other members were.
     gossip_state_file: FileName = "gossip_state.json";
 
     /// The file in state_directory that keeps registered services, and which services are drained or disabled.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Fault, Reason},
     persist::PersistError,
-    revocation::{Keeper, Kept, Revocations},
+    revocation::{Everything, Keeper, Kept, Revocations},
 };
 use bytes::Bytes;
 use p2p_core::{Moment, NodeId, Role, revocation::MAX_ENTRIES};
@@ -108,7 +108,7 @@ impl Task {
     /// Takes back what the disk holds. Nothing of it is verified again: only this user writes there.
     pub(super) fn load_revocations(&mut self) {
         let now = unix_ms();
-        let Kept { segments: kept, positions, .. } = std::mem::take(&mut self.setup.revoking.kept);
+        let Kept { segments: kept, positions, incomplete } = std::mem::take(&mut self.setup.revoking.kept);
         self.engine.load_revocation_positions(&positions);
         let mut entries = Vec::new();
         for segment in kept {
@@ -120,6 +120,7 @@ impl Task {
         if !entries.is_empty() {
             tracing::info!(entries = entries.len(), "revocations loaded");
         }
+        self.setup.revoking.table.set_incomplete(incomplete);
         self.setup.revoking.table.apply(&entries);
         self.setup.revoking.table.expire(now / 1000);
         self.banned(self.engine.banned().clone());
@@ -262,12 +263,7 @@ impl Task {
         if changed || self.batches.dirty {
             self.setup.revoking.table.expire(unix_ms / 1000);
             self.batches.dirty = false;
-            drop(
-                self.setup
-                    .revoking
-                    .keeper
-                    .save(self.engine.revocation_segments(), self.engine.revocation_positions()),
-            );
+            drop(self.setup.revoking.keeper.save(self.everything()));
         }
     }
 
@@ -278,13 +274,26 @@ impl Task {
 
     /// All of it, on disk, before the end.
     pub(super) async fn save_revocations(&mut self) {
-        let saved = self
-            .setup
-            .revoking
-            .keeper
-            .save(self.engine.revocation_segments(), self.engine.revocation_positions());
-        if saved.await.is_err() {
+        if self.setup.revoking.keeper.save(self.everything()).await.is_err() {
             tracing::warn!("revocations stay in the journal; the next start reads them there");
+        }
+    }
+
+    fn everything(&self) -> Everything {
+        Everything {
+            segments: self.engine.revocation_segments(),
+            positions: self.engine.revocation_positions(),
+            incomplete: self.setup.revoking.table.is_incomplete(),
+        }
+    }
+
+    /// What was lost on disk is there again once a peer has told all that it holds.
+    pub(super) fn make_good(&mut self) {
+        let table = &self.setup.revoking.table;
+        if table.is_incomplete() && self.engine.has_compared_revocations() {
+            table.set_incomplete(false);
+            self.batches.dirty = true;
+            tracing::info!("another node has told all that is revoked; access tokens are accepted again");
         }
     }
 

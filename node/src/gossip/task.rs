@@ -226,6 +226,7 @@ impl Task {
             }
         }
         self.give_receipts();
+        self.make_good();
         self.close_idle();
         while let Some(event) = self.engine.next_event() {
             self.metrics.event(&event);

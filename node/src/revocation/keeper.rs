@@ -25,6 +25,9 @@ struct Blacklist {
     /// Which numbers of every log were seen, an encoded `RevocationPositions`, base64.
     #[serde(default)]
     positions: String,
+    /// Some were lost, and no other node has told them again yet.
+    #[serde(default)]
+    incomplete: bool,
 }
 
 /// What was on disk.
@@ -34,13 +37,24 @@ pub struct Kept {
     pub segments: Vec<RevocationSegment>,
     /// Which numbers it had seen.
     pub positions: RevocationPositions,
-    /// Whether something was damaged, so that revocations may be missing.
-    pub damaged: bool,
+    /// Whether something was damaged, now or earlier, so that revocations may be missing.
+    pub incomplete: bool,
+}
+
+/// All that a node keeps.
+#[derive(Debug, Default)]
+pub struct Everything {
+    /// Each segment.
+    pub segments: Vec<Arc<RevocationSegment>>,
+    /// Which numbers of every log were seen.
+    pub positions: RevocationPositions,
+    /// Whether revocations may be missing.
+    pub incomplete: bool,
 }
 
 enum Order {
     Append(Vec<Arc<RevocationSegment>>, Option<oneshot::Sender<Result<(), PersistError>>>),
-    Save(Vec<Arc<RevocationSegment>>, RevocationPositions, Option<oneshot::Sender<Result<(), PersistError>>>),
+    Save(Everything, Option<oneshot::Sender<Result<(), PersistError>>>),
 }
 
 /// The thread that owns the two files. It ends with the last handle.
@@ -57,25 +71,33 @@ impl Keeper {
     /// When files that may be whole cannot be read, or the disk cannot be written.
     pub fn open(directory: &StateDirectory, name: &FileName) -> Result<(Self, Kept), PersistError> {
         let (file, loaded) = StateFile::<Blacklist>::load(directory, name.as_str())?;
-        let mut kept = Kept { damaged: matches!(loaded, Loaded::Corrupt { .. }), ..Kept::default() };
+        let damaged = matches!(loaded, Loaded::Corrupt { .. });
         let blacklist = loaded.ok().unwrap_or_default();
+        let mut kept = Kept { incomplete: damaged || blacklist.incomplete, ..Kept::default() };
         let positions = BASE64_STANDARD.decode(&blacklist.positions).ok();
         match positions.and_then(|bytes| RevocationPositions::decode(bytes.as_slice()).ok()) {
             Some(positions) => kept.positions = positions,
-            None => kept.damaged = true,
+            None => kept.incomplete = true,
         }
         for text in blacklist.segments {
             kept.add(BASE64_STANDARD.decode(text).ok());
         }
         let journal_name = PathBuf::from(format!("{}.journal", name.as_str()));
         let (journal, replay) = Journal::open(directory, &journal_name)?;
-        kept.damaged |= replay.moved_to.is_some();
+        kept.incomplete |= replay.moved_to.is_some();
         for record in replay.records {
             kept.add(Some(record));
         }
+        let mut files = Files { file, journal };
+        if kept.incomplete {
+            // What was seen is not what is held: others must send it again. And the next start must know, too.
+            kept.positions = RevocationPositions::default();
+            let segments = kept.segments.iter().cloned().map(Arc::new).collect();
+            files.save(&Everything { segments, incomplete: true, ..Everything::default() })?;
+        }
         let (orders, queue) = mpsc::sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("revocations".to_owned());
-        let work = move || Files { file, journal }.work(&queue);
+        let work = move || files.work(&queue);
         thread.spawn(work).map_err(|source| PersistError::Write { path: journal_name, source })?;
         Ok((Self { orders }, kept))
     }
@@ -92,14 +114,10 @@ impl Keeper {
         self.order(Order::Append(segments, None));
     }
 
-    /// Replaces all that is kept by `all`, which contains whatever was given to be kept before, and `positions`.
-    pub fn save(
-        &self,
-        all: Vec<Arc<RevocationSegment>>,
-        positions: RevocationPositions,
-    ) -> oneshot::Receiver<Result<(), PersistError>> {
+    /// Replaces all that is kept by `all`, which contains whatever was given to be kept before.
+    pub fn save(&self, all: Everything) -> oneshot::Receiver<Result<(), PersistError>> {
         let (done, answer) = oneshot::channel();
-        self.order(Order::Save(all, positions, Some(done)));
+        self.order(Order::Save(all, Some(done)));
         answer
     }
 
@@ -115,7 +133,7 @@ impl Kept {
     fn add(&mut self, encoded: Option<Vec<u8>>) {
         match encoded.and_then(|bytes| RevocationSegment::decode(bytes.as_slice()).ok()) {
             Some(segment) => self.segments.push(segment),
-            None => self.damaged = true,
+            None => self.incomplete = true,
         }
     }
 }
@@ -130,7 +148,7 @@ impl Files {
         while let Ok(order) = queue.recv() {
             let (result, done) = match order {
                 Order::Append(segments, done) => (self.append(&segments), done),
-                Order::Save(segments, positions, done) => (self.save(&segments, &positions), done),
+                Order::Save(all, done) => (self.save(&all), done),
             };
             if let Err(error) = &result {
                 tracing::error!(%error, "revocations could not be kept on disk");
@@ -147,15 +165,11 @@ impl Files {
         self.journal.append(encoded.iter().map(Vec::as_slice))
     }
 
-    fn save(
-        &mut self,
-        segments: &[Arc<RevocationSegment>],
-        positions: &RevocationPositions,
-    ) -> Result<(), PersistError> {
+    fn save(&mut self, all: &Everything) -> Result<(), PersistError> {
         let encode = |segment: &Arc<RevocationSegment>| BASE64_STANDARD.encode(segment.encode_to_vec());
-        let segments = segments.iter().map(encode).collect();
-        self.file
-            .save(&Blacklist { segments, positions: BASE64_STANDARD.encode(positions.encode_to_vec()) })?;
+        let segments = all.segments.iter().map(encode).collect();
+        let positions = BASE64_STANDARD.encode(all.positions.encode_to_vec());
+        self.file.save(&Blacklist { segments, positions, incomplete: all.incomplete })?;
         self.journal.clear()
     }
 }
@@ -181,13 +195,13 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a directory");
         let directory = StateDirectory::open(temporary.path()).expect("opens");
         let (keeper, kept) = open(&directory);
-        assert!(kept.segments.is_empty() && !kept.damaged);
+        assert!(kept.segments.is_empty() && !kept.incomplete);
         keeper.keep(vec![segment("a"), segment("b")]).await.expect("answered").expect("kept");
         keeper.keep_later(vec![segment("c")]);
         keeper.keep(vec![]).await.expect("answered").expect("kept");
         assert_eq!(bodies(&open(&directory).1), [b"a", b"b", b"c"]);
         keeper
-            .save(vec![segment("abc")], RevocationPositions::default())
+            .save(Everything { segments: vec![segment("abc")], ..Everything::default() })
             .await
             .expect("answered")
             .expect("saved");
@@ -202,8 +216,15 @@ mod tests {
         let (keeper, _) = open(&directory);
         keeper.keep(vec![segment("a")]).await.expect("answered").expect("kept");
         std::fs::write(temporary.path().join("jwt_blacklist.json"), "{").expect("written");
-        let (_, kept) = open(&directory);
-        assert!(kept.damaged);
-        assert_eq!(bodies(&kept), [b"a"]);
+        // And again, until it is made good.
+        for _ in 0..2 {
+            let (_, kept) = open(&directory);
+            assert!(kept.incomplete);
+            assert_eq!(bodies(&kept), [b"a"]);
+            assert_eq!(kept.positions, RevocationPositions::default(), "what is lost was not seen");
+        }
+        let (keeper, _) = open(&directory);
+        keeper.save(Everything::default()).await.expect("answered").expect("saved");
+        assert!(!open(&directory).1.incomplete);
     }
 }

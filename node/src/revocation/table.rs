@@ -7,7 +7,10 @@ use p2p_proto::v1::{Revocation, revocation::What};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::{Notify, futures::Notified};
 
@@ -75,6 +78,9 @@ pub struct Listed {
 pub struct Revocations {
     tables: RwLock<Tables>,
     live: Live,
+    /// Some were lost, and no other node has told them again yet.
+    incomplete: AtomicBool,
+    incomplete_gauge: Gauge,
     changed: Notify,
     entries: Gauge,
     banned: Gauge,
@@ -85,11 +91,17 @@ impl Revocations {
     /// Nothing is revoked yet.
     pub fn new(metrics: &Metrics) -> Arc<Self> {
         let (entries, banned, closed) = (Gauge::default(), Gauge::default(), Counter::default());
+        let incomplete_gauge = Gauge::default();
         metrics.register(|registry| {
             registry.register(
                 "revocations",
                 "Revoked tokens and subjects that are enforced",
                 entries.clone(),
+            );
+            registry.register(
+                "revocations_incomplete",
+                "1 while revocations were lost and no other node has told them again: no token is accepted",
+                incomplete_gauge.clone(),
             );
             registry.register("evicted_nodes", "Nodes that are banned from the cluster", banned.clone());
             registry.register(
@@ -99,7 +111,16 @@ impl Revocations {
             );
         });
         let tables = RwLock::default();
-        Arc::new(Self { tables, live: Live::default(), changed: Notify::new(), entries, banned, closed })
+        Arc::new(Self {
+            tables,
+            live: Live::default(),
+            incomplete: AtomicBool::new(false),
+            incomplete_gauge,
+            changed: Notify::new(),
+            entries,
+            banned,
+            closed,
+        })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
@@ -108,6 +129,17 @@ impl Revocations {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether revocations may be missing here, so that no token can be told from a revoked one.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete.load(Ordering::Acquire)
+    }
+
+    /// Says whether revocations may be missing here.
+    pub fn set_incomplete(&self, incomplete: bool) {
+        self.incomplete.store(incomplete, Ordering::Release);
+        self.incomplete_gauge.set(incomplete.into());
     }
 
     /// Open connections; register each here.

@@ -118,6 +118,12 @@ fn problems(parts: &Parts, view: &View) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if parts.revocations.is_incomplete() {
+        problems.push(
+            "revocations were lost and no other node has told them again: no access token is accepted here"
+                .to_owned(),
+        );
+    }
     for (node, member) in &view.members {
         match member.state {
             MemberState::Suspect => problems.push(format!("{node} is suspect: it does not answer probes")),

@@ -44,6 +44,12 @@ pub enum TokenRefusal {
     /// A coordinator took it back: itself, all of its subject, or what an evicted coordinator issued.
     #[error("the token is revoked")]
     Revoked,
+    /// This node has lost what is revoked.
+    #[error(
+        "this node has lost which tokens are revoked and waits to hear it from another node; call another node, or restart \
+         this one with --accept-state-loss"
+    )]
+    StateLost,
     /// The subject is none.
     #[error("the token's subject is unusable: {0}")]
     Subject(#[from] InvalidSubject),
@@ -54,7 +60,7 @@ pub enum TokenRefusal {
 
 impl TokenRefusal {
     /// Every word, for metrics.
-    pub const WORDS: [&'static str; 15] = [
+    pub const WORDS: [&'static str; 16] = [
         "too_large",
         "malformed",
         "duplicate",
@@ -70,6 +76,7 @@ impl TokenRefusal {
         "subject",
         "scope",
         "revoked",
+        "state_lost",
     ];
 
     /// The word in metrics and answers.
@@ -90,6 +97,7 @@ impl TokenRefusal {
             Self::Subject(_) => 12,
             Self::Scope(_) => 13,
             Self::Revoked => 14,
+            Self::StateLost => 15,
         };
         Self::WORDS[index]
     }
@@ -97,9 +105,12 @@ impl TokenRefusal {
     /// The word that anybody may be told.
     pub fn public_word(&self) -> &'static str {
         match self {
-            Self::Expired | Self::NotYetValid | Self::Audience | Self::Revoked | Self::TooLarge(_) => {
-                self.word()
-            }
+            Self::Expired
+            | Self::NotYetValid
+            | Self::Audience
+            | Self::Revoked
+            | Self::StateLost
+            | Self::TooLarge(_) => self.word(),
             Self::Malformed(_)
             | Self::Duplicate(_)
             | Self::Algorithm
@@ -120,6 +131,9 @@ impl TokenRefusal {
             Self::NotYetValid => "the access token is not valid yet",
             Self::Audience => "the access token is for another cluster",
             Self::Revoked => "the access token is revoked",
+            Self::StateLost => {
+                "this node cannot tell now whether the access token is revoked; call another node"
+            }
             Self::TooLarge(_) => "the access token is too large",
             Self::Malformed(_)
             | Self::Duplicate(_)

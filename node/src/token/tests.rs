@@ -57,7 +57,7 @@ impl Coordinator {
         let trust = Arc::new(Trust::new(id, root).expect("a root"));
         let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
         let chain = certify(&ca, &format!("spiffe://{cluster}/token-signer/{name}"), &key);
-        let verifier = Verifier::new(Signers::default(), Box::new(|_| false), &Metrics::default());
+        let verifier = Verifier::new(Signers::default(), Box::new(|_| None), &Metrics::default());
         assert!(verifier.signers().restore(std::slice::from_ref(&chain), &trust, NOW));
         let kid = VerifyingKey::from_spki(&key.subject_public_key_info()).expect("fits").kid().to_owned();
         let issuer = format!("spiffe://{cluster}/coordinator/{name}");

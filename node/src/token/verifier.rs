@@ -66,14 +66,14 @@ impl std::fmt::Debug for Verifier {
     }
 }
 
-/// Whether a genuine token was taken back.
-pub type IsRevoked = dyn Fn(&AccessToken) -> bool + Send + Sync;
+/// Why a genuine token is refused all the same: it was taken back.
+pub type Objection = dyn Fn(&AccessToken) -> Option<TokenRefusal> + Send + Sync;
 
 /// Verifies tokens, and remembers those that it has verified.
 pub struct Verifier {
     signers: Signers,
     /// Asked for each call, also of a token that is remembered.
-    is_revoked: Box<IsRevoked>,
+    objection: Box<Objection>,
     /// By SHA-256 of the compact text. A token of an earlier generation counts as unknown.
     cache: Cache<[u8; 32], (u64, Arc<AccessToken>)>,
     generation: AtomicU64,
@@ -82,8 +82,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier with the keys of `signers`, which refuses what `is_revoked` says of.
-    pub fn new(signers: Signers, is_revoked: Box<IsRevoked>, metrics: &Metrics) -> Self {
+    /// A verifier with the keys of `signers`, which refuses what `objection` objects to.
+    pub fn new(signers: Signers, objection: Box<Objection>, metrics: &Metrics) -> Self {
         let (cached, verified) = (Counter::default(), Counter::default());
         metrics.register(|registry| {
             registry.register("token_cache_hits", "Access tokens found among those verified", cached.clone());
@@ -91,7 +91,7 @@ impl Verifier {
             registry.register("token_signers", "Keys that verify access tokens", signers.count());
         });
         let cache = Cache::new(CACHE_LIMIT);
-        Self { signers, is_revoked, cache, generation: AtomicU64::new(0), cached, verified }
+        Self { signers, objection, cache, generation: AtomicU64::new(0), cached, verified }
     }
 
     /// The keys.
@@ -133,9 +133,9 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// [`TokenRefusal::Revoked`].
+    /// [`TokenRefusal::Revoked`], [`TokenRefusal::StateLost`].
     pub fn check(&self, token: &AccessToken) -> Result<(), TokenRefusal> {
-        if (self.is_revoked)(token) { Err(TokenRefusal::Revoked) } else { Ok(()) }
+        (self.objection)(token).map_or(Ok(()), Err)
     }
 
     /// Forgets what was verified: every token is looked at anew. Call it when something is revoked.

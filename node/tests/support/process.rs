@@ -54,13 +54,20 @@ pub struct NodeConfig {
     pub host: Option<(String, IpAddr)>,
     /// Variables of its environment, beside the test's own.
     pub environment: BTreeMap<String, String>,
+    /// Of its command line, beside the configuration file.
+    pub arguments: Vec<String>,
 }
 
 impl NodeConfig {
     /// The node `name` whose certificate is in `certificates`, on a free port of loopback.
     pub fn new(certificates: &Path, name: &str) -> Self {
-        let config =
-            Self { name: name.to_owned(), keys: BTreeMap::new(), host: None, environment: BTreeMap::new() };
+        let config = Self {
+            name: name.to_owned(),
+            keys: BTreeMap::new(),
+            host: None,
+            environment: BTreeMap::new(),
+            arguments: Vec::new(),
+        };
         let role = if name.starts_with('c') { "true" } else { "false" };
         let file = |file: String| certificates.join(file).display().to_string();
         config
@@ -240,7 +247,7 @@ fn spawn(binary: Binary, config: &NodeConfig, home: &Path) -> (Child, watch::Rec
             command
         }
     };
-    command.envs(&config.environment);
+    command.envs(&config.environment).args(&config.arguments);
     spawn_command(command, &file, home)
 }
 

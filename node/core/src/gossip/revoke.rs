@@ -40,6 +40,10 @@ pub(super) struct Spread {
     extra_at: Option<Moment>,
     /// Members that have not said yet that they hold what they were sent: when to ask, and how often it was done.
     unanswered: BTreeMap<NodeId, (Moment, u32)>,
+    /// Peers that were asked for all that they hold, until one has answered.
+    comparing: BTreeSet<NodeId>,
+    /// Whether one has.
+    compared: bool,
     /// How many peers were asked for all in our own name.
     own_asked: u32,
     /// What was refused and told: hash of the signature, and why.
@@ -84,6 +88,11 @@ impl Engine {
     /// What this node has seen of every log, for its disk.
     pub fn revocation_positions(&self) -> RevocationPositions {
         self.revocations.positions(false)
+    }
+
+    /// Whether a peer has told all that it holds since this node started, and all of it was taken.
+    pub fn has_compared_revocations(&self) -> bool {
+        self.spread.compared
     }
 
     /// Takes back what [`Self::revocation_positions`] said; before the segments.
@@ -210,6 +219,7 @@ impl Engine {
             Ok(None) => {}
             Err(refusal) => {
                 self.spread.refusing = true;
+                self.spread.comparing.remove(peer);
                 // The same comes again from everybody who holds it; once is enough to tell.
                 if self.spread.refused.len() >= REFUSED_TOLD {
                     self.spread.refused.clear();
@@ -272,6 +282,11 @@ impl Engine {
     }
 
     pub(super) fn receive_positions(&mut self, now: Moment, peer: &NodeId, theirs: &RevocationPositions) {
+        // What we lacked came before its answer, over the same stream.
+        if !theirs.reply_wanted && self.spread.comparing.remove(peer) {
+            self.spread.compared = true;
+            self.spread.comparing.clear();
+        }
         let lacking = self.revocations.lacking(theirs);
         match (lacking.is_empty(), self.spread.unanswered.get_mut(peer)) {
             (true, _) => drop(self.spread.unanswered.remove(peer)),
@@ -287,6 +302,9 @@ impl Engine {
     /// Compares with a peer that has just been met.
     pub(super) fn compare_revocations(&mut self, peer: &NodeId) {
         let mut positions = self.revocations.positions(true);
+        if !self.spread.compared {
+            self.spread.comparing.insert(peer.clone());
+        }
         if self.spread.own_asked < OWN_ASKED {
             self.spread.own_asked += 1;
             // As if there were none, so that the peer sends all that it has.

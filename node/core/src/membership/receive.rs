@@ -74,9 +74,12 @@ impl Membership {
         let result = self.foca.handle_data(&taken, &mut self.runtime);
         self.drain(now);
         if !news.is_empty() {
-            let members = self.foca.iter_membership_state().filter(|known| news.contains(&known.id().addr()));
-            self.witness.compare(now, &Cause::Packet(peer.clone()), members);
-            self.watch(now);
+            // Of the others nothing has changed: where half of a large cluster falls away, there are many.
+            let members: Vec<_> =
+                self.foca.iter_membership_state().filter(|known| news.contains(&known.id().addr())).collect();
+            let count = self.foca.num_members();
+            members.iter().for_each(|member| self.suspicions.look_at(now, count, member));
+            self.witness.compare(now, &Cause::Packet(peer.clone()), members.into_iter());
         }
         self.tell_suspect(src);
         result.map_err(|error| PacketError::Refused(error.to_string()))

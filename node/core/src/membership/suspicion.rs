@@ -29,6 +29,10 @@ impl Suspicion {
     fn until(&self) -> Moment {
         self.since + self.patience.of(self.accusers.len()) + self.slept
     }
+
+    fn is_of(&self, member: &Member<Identity>) -> bool {
+        self.identity == *member.id() && self.incarnation == member.incarnation()
+    }
 }
 
 /// Running suspicions, one per node.
@@ -75,6 +79,28 @@ impl Suspicions {
             .is_some_and(|known| known.accusers.insert(by.clone()))
     }
 
+    /// The same as [`Self::watch`] for one member, active or not, of which there is news.
+    pub(super) fn look_at(&mut self, now: Moment, count: usize, member: &Member<Identity>) {
+        let (node, suspect) = (&member.id().node, member.state() == State::Suspect);
+        if !suspect || self.0.get(node).is_some_and(|known| !known.is_of(member)) {
+            self.0.remove(node);
+        }
+        if suspect {
+            self.begin(now, count, member);
+        }
+    }
+
+    fn begin(&mut self, now: Moment, count: usize, member: &Member<Identity>) {
+        self.0.entry(member.id().node.clone()).or_insert_with(|| Suspicion {
+            identity: member.id().clone(),
+            incarnation: member.incarnation(),
+            since: now,
+            accusers: BTreeSet::new(),
+            patience: patience(count + 1),
+            slept: Duration::ZERO,
+        });
+    }
+
     /// Starts the clock of new suspicions and forgets those that were refuted. `members` are all active
     /// ones but this node.
     pub(super) fn watch<'a>(
@@ -87,20 +113,9 @@ impl Suspicions {
             .filter(|member| member.state() == State::Suspect)
             .map(|member| (&member.id().node, member))
             .collect();
-        self.0.retain(|node, suspicion| {
-            suspects.get(node).is_some_and(|member| {
-                *member.id() == suspicion.identity && member.incarnation() == suspicion.incarnation
-            })
-        });
-        for (node, member) in suspects {
-            self.0.entry(node.clone()).or_insert_with(|| Suspicion {
-                identity: member.id().clone(),
-                incarnation: member.incarnation(),
-                since: now,
-                accusers: BTreeSet::new(),
-                patience: patience(count + 1),
-                slept: Duration::ZERO,
-            });
+        self.0.retain(|node, suspicion| suspects.get(node).is_some_and(|member| suspicion.is_of(member)));
+        for member in suspects.into_values() {
+            self.begin(now, count, member);
         }
     }
 }

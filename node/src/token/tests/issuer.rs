@@ -65,7 +65,7 @@ fn node(directory: &Path, name: &str, keeper: &Arc<Memory>, revoked: Box<Revoked
         may_stand_alone: false,
     };
     let identity = Arc::new(IdentityStore::load(files, expected, UnixTime::now()).expect("an identity"));
-    let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(|_| false), &Metrics::default()));
+    let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(|_| None), &Metrics::default()));
     Node { issuer: Issuer::new(identity, keeper.clone(), verifier.clone(), revoked), verifier }
 }
 
