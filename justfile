@@ -27,6 +27,6 @@ doc:
 dev *ARGS:
     cargo run --release --locked -p p2pctl -- dev {{ ARGS }}
 
-# Our stack beside bare tonic and one hop beside none, in one run
+# What calls cost, beside bare tonic, nginx, haproxy and NATS, in one run
 bench *ARGS:
-    scripts/benchmark.sh {{ ARGS }}
+    scripts/measure_dataplane.py {{ ARGS }}

@@ -3,7 +3,7 @@
 //! A [`Fault`] knows its [`Reason`]; one table ([`Reason::row`]) gives each reason its gRPC status, HTTP
 //! status, source and retry advice, so that the two protocols can never tell different stories.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status, body::Body};
@@ -272,6 +272,13 @@ impl Fault {
     /// As a trailers-only gRPC answer.
     pub fn into_grpc(self) -> http::Response<Body> {
         self.to_status().into_http()
+    }
+
+    /// As the trailers of a gRPC answer that has begun.
+    pub fn to_trailers(&self) -> HeaderMap {
+        let mut trailers = self.to_status().into_http::<Body>().into_parts().0.headers;
+        trailers.remove(header::CONTENT_TYPE);
+        trailers
     }
 
     /// As an HTTP answer: `application/problem+json` (RFC 9457).

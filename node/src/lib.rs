@@ -15,7 +15,7 @@
 //! | [`token`] [`revocation`] | access tokens: signing keys, verification; what is revoked: lookups, live connections |
 //! | [`identity`] | certificates, CA, trust, hot reload |
 //! | [`telemetry`] [`persist`] | logs and metrics; state on disk |
-//! | [`error`] [`shutdown`] [`config`] | faults and their answers; the stop signal; configuration |
+//! | [`error`] [`shutdown`] [`config`] [`tap`] | faults and their answers; the stop signal; configuration; byte streams that are looked at |
 //!
 //! A request's life is one file: [`server::stack`].
 
@@ -37,6 +37,7 @@ pub mod rpc;
 pub mod schema;
 pub mod server;
 pub mod shutdown;
+pub mod tap;
 pub mod telemetry;
 pub mod token;
 pub mod upstream;

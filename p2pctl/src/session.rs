@@ -171,9 +171,11 @@ impl<'a> Session<'a> {
                 Failure::unauthenticated(message).hint(ADMIN_ADVICE)
             }
             ErrorKind::Denied if self.global.cert.is_none() => Failure::denied(message).hint(ADMIN_ADVICE),
-            ErrorKind::Denied => {
+            // Only where it is who calls that is refused does another certificate help.
+            ErrorKind::Denied if error.refuses_principal() => {
                 Failure::denied(message).hint("`p2pctl certs inspect` shows the role of your certificate")
             }
+            ErrorKind::Denied => Failure::denied(message),
             ErrorKind::NotFound => Failure::not_found(message),
             ErrorKind::Unreachable => {
                 Failure::unreachable(message).hint("`p2pctl cluster nodes` shows which nodes are alive")

@@ -94,15 +94,17 @@ def call(entry, provider, certificates):
             turn.release()
         equal(answers, list(range(1, 101)))
 
-    @check("listed and described by reflection")
-    def _():
-        from google.protobuf.descriptor_pool import DescriptorPool
-        from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+    for node, where in ((provider, "at its node"), (entry, "at another node")):
 
-        database = ProtoReflectionDescriptorDatabase(connect(provider, certificates))
-        assert "shop.Stock" in database.get_services(), database.get_services()
-        service = DescriptorPool(database).FindServiceByName("shop.Stock")
-        equal([method.name for method in service.methods], ["Get", "Watch", "Count", "Trade"])
+        @check(f"listed and described by reflection {where}")
+        def _():
+            from google.protobuf.descriptor_pool import DescriptorPool
+            from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+            database = ProtoReflectionDescriptorDatabase(connect(node, certificates))
+            assert "shop.Stock" in database.get_services(), database.get_services()
+            service = DescriptorPool(database).FindServiceByName("shop.Stock")
+            equal([method.name for method in service.methods], ["Get", "Watch", "Count", "Trade"])
 
     @check("grpc.health.v1 answers for it at another node")
     def _():

@@ -167,25 +167,28 @@ class Cluster:
     """Certificates of a cluster and the nodes started with them."""
 
     def __init__(self, folder, names, settings=None):
-        """`names`: all nodes that will ever run; the first is the coordinator. `settings`: for every node."""
+        """`names`: all nodes that will ever run; the first, and each `NAME:coordinator`, is a coordinator. `settings`: for
+        every node."""
         self.folder, self.settings = folder, settings or {}
-        self.coordinator, self.seed = names[0], None
+        roles = [name.partition(":") for name in names]
+        self.coordinators = {name for at, (name, _, role) in enumerate(roles) if at == 0 or role == "coordinator"}
+        self.seed = None
         self.directory = tempfile.mkdtemp(prefix="p2p-")
         self.processes = []
         self.certificates = os.path.join(self.directory, "certs")
         command = [program(folder, "p2pctl"), "certs", "generate", "--out", self.certificates, "--cluster-id", "bench"]
-        for name in names:
-            command += ["--node", f"{name}:coordinator" if name == self.coordinator else name]
+        for name, _, _ in roles:
+            command += ["--node", f"{name}:coordinator" if name in self.coordinators else name]
         made = subprocess.run(command, capture_output=True, text=True)
         if made.returncode != 0:
             raise Trouble(f"no certificates: {made.stderr}")
         self.tls = ssl.create_default_context(cafile=self.certificate("ca"))
         self.tls.load_cert_chain(self.certificate("admin"), self.key("admin"))
 
-    def p2pctl(self, *arguments):
-        """What p2pctl prints, asked of the coordinator by the admin."""
-        at = ["--endpoint", self.seed, *self.tls_arguments("admin")]
-        done = subprocess.run([program(self.folder, "p2pctl"), *at, *arguments], capture_output=True, text=True, timeout=30)
+    def p2pctl(self, *arguments, at=None):
+        """What p2pctl prints, asked by the admin of the node at `at`, else of the first coordinator."""
+        who = ["--endpoint", at or self.seed, *self.tls_arguments("admin")]
+        done = subprocess.run([program(self.folder, "p2pctl"), *who, *arguments], capture_output=True, text=True, timeout=30)
         if done.returncode != 0:
             raise Trouble(f"p2pctl {' '.join(arguments[:2])} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -204,7 +207,7 @@ class Cluster:
         port = port or free_ports(1)[0]
         config = {
             "node_id": name,
-            "coordinator_mode": name == self.coordinator,
+            "coordinator_mode": name in self.coordinators,
             "bind_address": "127.0.0.1",
             "port": port,
             "advertise_addresses": [f"127.0.0.1:{port}"],

@@ -129,6 +129,12 @@ impl CallError {
         list.split(',').filter_map(|address| address.parse().ok()).collect()
     }
 
+    /// Whether the node refuses who calls, and not what was asked for: another principal might do it.
+    pub fn refuses_principal(&self) -> bool {
+        let Self::Status(status) = self else { return false };
+        status.get_details_error_info().is_some_and(|info| info.metadata.contains_key("principal"))
+    }
+
     /// What the failure means to the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {

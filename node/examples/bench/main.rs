@@ -1,17 +1,23 @@
-//! The Rust parts of scripts/benchmark.sh.
+//! The Rust parts of scripts/measure_dataplane.py.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `bare` | what we compare with: the greeter on tonic's own server, on one thread |
-//! | `load` | a closed-loop driver of unary calls over TLS, with its own clock |
+//! | `load` `stream` | closed-loop drivers of unary calls, and of messages on streams, over TLS |
+//! | `nats` | the same load as requests over a NATS server |
+//! | `idle` | what idle connections cost |
 //! | `token` | verification of access tokens against the bare library call |
 //! | `revocations` | what 100,000 live revocations cost |
-//! | `process` | the processor time of the processes under test |
+//! | `measure` `grpc` `process` | the clock and the counts; the drivers' client; processor time and memory of processes |
 //!
-//! Both know nothing of a cluster: the script starts the nodes and says where they are.
+//! They know nothing of a cluster: the script starts the nodes and says where they are.
 
 mod bare;
+mod grpc;
+mod idle;
 mod load;
+mod measure;
+mod nats;
 mod process;
 #[expect(dead_code, reason = "only nodes publish descriptors")]
 #[path = "../greeter/proto.rs"]
@@ -19,12 +25,13 @@ mod proto;
 mod revocations;
 #[path = "../greeter/service.rs"]
 mod service;
+mod stream;
 mod token;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Parts of scripts/benchmark.sh.
+/// Parts of scripts/measure_dataplane.py.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -37,6 +44,14 @@ enum Part {
     Bare(bare::BareArgs),
     /// Calls demo.v1.Greeter/SayHello and prints one line of JSON
     Load(load::LoadArgs),
+    /// Exchanges small messages on streams of demo.v1.Greeter/Chat and prints one line of JSON
+    Stream(stream::StreamArgs),
+    /// Sends many bytes through one stream of demo.v1.Greeter/Chat and prints one line of JSON
+    Bulk(stream::BulkArgs),
+    /// Opens connections that stay idle and prints one line of JSON
+    Idle(idle::IdleArgs),
+    /// Request-reply over a NATS server
+    Nats(nats::NatsArgs),
     /// Verifies access tokens and prints one line of JSON
     Token(token::TokenArgs),
     /// Keeps many revocations and prints one line of JSON
@@ -61,6 +76,10 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().part {
         Part::Bare(args) => bare::run(args),
         Part::Load(args) => load::run(&args),
+        Part::Stream(args) => stream::run(&args),
+        Part::Bulk(args) => stream::bulk(&args),
+        Part::Idle(args) => idle::run(&args),
+        Part::Nats(args) => nats::run(&args),
         Part::Token(args) => token::run(&args),
         Part::Revocations(args) => revocations::run(&args),
     }

@@ -1,4 +1,4 @@
-//! Processor time of processes, from /proc.
+//! Processor time and memory of processes, from /proc.
 
 use anyhow::Context as _;
 use std::{fs, str::FromStr};
@@ -39,5 +39,14 @@ impl Watched {
         let ticks: Vec<f64> = fields.into_iter().flatten().filter_map(|field| field.parse().ok()).collect();
         anyhow::ensure!(ticks.len() == 2, "{path} is not as proc(5) describes it");
         Ok(ticks.iter().sum::<f64>() / TICKS)
+    }
+
+    /// Resident memory.
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let status = fs::read_to_string(&path).with_context(|| format!("{path} ({})", self.name))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        Ok(1024 * kib.with_context(|| format!("{path} is not as proc(5) describes it"))?)
     }
 }

@@ -1,6 +1,6 @@
 //! What 100,000 live revocations cost: memory, the look-up of one, and reading them back at a start.
 
-use anyhow::Context as _;
+use crate::process::Watched;
 use bytes::Bytes;
 use clap::Args;
 use p2p_core::{ClusterId, NodeId, Role, TokenHolder, revocation::Segments};
@@ -33,13 +33,6 @@ pub(crate) struct RevocationsArgs {
     /// Reads what another run left in this directory: how that one measures a fresh process
     #[arg(long, value_name = "DIRECTORY", hide = true)]
     load: Option<PathBuf>,
-}
-
-/// Resident memory of this process, in KiB.
-fn resident_kib() -> anyhow::Result<i64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn coordinator(certs: &Path) -> anyhow::Result<Arc<IdentityStore>> {
@@ -119,7 +112,8 @@ fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
     let name = "jwt_blacklist.json".parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let on_disk = std::fs::metadata(state.path().join("jwt_blacklist.json"))?.len();
     let unix_s = UnixTime::now().as_secs();
-    let before = resident_kib()?;
+    let process = Watched::own();
+    let before = process.resident_bytes()?;
     let started = Instant::now();
     let (_keeper, kept) = Keeper::open(&state, &name)?;
     let (mut store, table) = (Segments::new(cluster), Revocations::new(&Metrics::default()));
@@ -128,7 +122,7 @@ fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
         table.apply(&entries);
     }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
-    let memory_kib = resident_kib()? - before;
+    let grown = process.resident_bytes()?.saturating_sub(before);
     anyhow::ensure!(store.entries() as u64 == args.count, "{} of {} were read", store.entries(), args.count);
 
     let holder = |number| -> anyhow::Result<TokenHolder> {
@@ -149,7 +143,7 @@ fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
         "{}",
         serde_json::json!({
             "revocations": args.count, "segments": store.len(), "file_bytes": on_disk,
-            "load_ms": load_ms, "memory_mib": memory_kib as f64 / 1024.0, "lookup_ns": lookup_ns,
+            "load_ms": load_ms, "memory_mib": grown as f64 / 1_048_576.0, "lookup_ns": lookup_ns,
         })
     )?;
     Ok(())

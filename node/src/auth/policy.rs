@@ -147,7 +147,11 @@ pub(super) fn authorize(
             Fault::new(Reason::Denied, format!("this token's scope does not include {path}"))
         }
         Principal::Token(_) | Principal::Certificate(_) => {
-            Fault::new(Reason::Denied, format!("{principal} may not use {what}; it takes {takes}"))
+            let message = format!("{principal} may not use {what}; it takes {takes}");
+            let mut fault = Fault::new(Reason::Denied, message);
+            // What tells this refusal, which another principal would not get, from those of what was asked for.
+            fault.metadata = Some(Box::new(("principal", principal.to_string())));
+            fault
         }
     })
 }

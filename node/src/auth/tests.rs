@@ -149,6 +149,8 @@ fn an_admin_whom_a_node_asserts_may_not_act_as_one() {
     let fault = gate.may(&caller, "p2p.v1.EnrollmentService/ListJoinTokens").expect_err("refused");
     assert_eq!(fault.reason, Reason::Denied);
     assert!(fault.message.contains("an admin's certificate, shown to the node that acts"), "{fault}");
+    // It is who calls that is refused.
+    assert!(fault.metadata.is_some_and(|fact| fact.0 == "principal"));
 }
 
 #[test]

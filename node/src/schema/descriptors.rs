@@ -21,11 +21,25 @@ pub const MAX_IMPORTS: usize = 16_384;
 /// Most messages, fields, enums and their values, services and methods of one set.
 pub const MAX_ELEMENTS: usize = 65_536;
 
-/// The files of a set, each as it was encoded.
+/// A `FileDescriptorSet`, its files as they were encoded.
 #[derive(Clone, PartialEq, Message)]
 struct Encoded {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     file: Vec<Bytes>,
+}
+
+/// The files of an encoded set, each as it was encoded.
+pub fn split(encoded: &Bytes) -> Result<Vec<Bytes>, SchemaError> {
+    Ok(Encoded::decode(encoded.clone()).map_err(unreadable)?.file)
+}
+
+/// The set of encoded files.
+pub fn join(file: Vec<Bytes>) -> Bytes {
+    Encoded { file }.encode_to_vec().into()
+}
+
+fn unreadable(error: prost::DecodeError) -> SchemaError {
+    SchemaError::Unreadable(error.to_string())
 }
 
 /// What comments of the .proto files are good for.
@@ -42,8 +56,7 @@ pub(super) fn read(
     encoded: &Bytes,
     comments: Comments,
 ) -> Result<(DescriptorPool, BTreeMap<Box<str>, Bytes>), SchemaError> {
-    let unreadable = |error: prost::DecodeError| SchemaError::Unreadable(error.to_string());
-    let files = Encoded::decode(encoded.clone()).map_err(unreadable)?.file;
+    let files = split(encoded)?;
     if files.len() > MAX_FILES {
         return Err(SchemaError::TooMany { what: "files", limit: MAX_FILES });
     }
@@ -66,7 +79,8 @@ pub(super) fn read(
     Ok((pool, originals))
 }
 
-fn elements(file: &FileDescriptorProto) -> usize {
+/// Messages, fields, enums and their values, services and methods: in memory each takes some hundred times its least bytes.
+pub fn elements(file: &FileDescriptorProto) -> usize {
     let services = file.service.iter().map(|service| 1 + service.method.len()).sum::<usize>();
     services + contents(&file.message_type, &file.enum_type, &file.extension)
 }
@@ -87,19 +101,8 @@ fn contents(
 
 /// Refuses circles, and makes what public imports bring each file's own imports.
 fn settle_imports(files: &mut [FileDescriptorProto]) -> Result<(), SchemaError> {
-    let index: BTreeMap<String, usize> =
-        files.iter().enumerate().map(|(at, file)| (file.name().to_owned(), at)).collect();
-    let imports: Vec<Vec<(usize, bool)>> = files
-        .iter()
-        .map(|file| {
-            let public = |at| i32::try_from(at).is_ok_and(|at| file.public_dependency.contains(&at));
-            let imports = file.dependency.iter().enumerate();
-            // What is missing is found when the pool is built.
-            imports.filter_map(|(at, name)| Some((*index.get(name)?, public(at)))).collect()
-        })
-        .collect();
-    let order = importers_last(&imports)
-        .map_err(|at: usize| SchemaError::ImportCycle(files[at].name().to_owned()))?;
+    let imports = imports_of(files);
+    let order = in_order(&imports, files)?;
     // What whoever imports a file may use: the file itself, and what it imports publicly.
     let mut exports: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); files.len()];
     let mut count = 0;
@@ -119,6 +122,31 @@ fn settle_imports(files: &mut [FileDescriptorProto]) -> Result<(), SchemaError> 
         files[at].public_dependency.clear();
     }
     Ok(())
+}
+
+/// What each file imports, by its place, and whether publicly. What is missing is left out.
+fn imports_of(files: &[FileDescriptorProto]) -> Vec<Vec<(usize, bool)>> {
+    let index: BTreeMap<&str, usize> = files.iter().enumerate().map(|(at, file)| (file.name(), at)).collect();
+    files
+        .iter()
+        .map(|file| {
+            let public = |at| i32::try_from(at).is_ok_and(|at| file.public_dependency.contains(&at));
+            let imports = file.dependency.iter().enumerate();
+            imports.filter_map(|(at, name)| Some((*index.get(name.as_str())?, public(at)))).collect()
+        })
+        .collect()
+}
+
+/// The places of `files` so that each comes after those that it imports, else as they are. A circle is refused.
+pub fn imports_first(files: &[FileDescriptorProto]) -> Result<Vec<usize>, SchemaError> {
+    in_order(&imports_of(files), files)
+}
+
+fn in_order(
+    imports: &[Vec<(usize, bool)>],
+    files: &[FileDescriptorProto],
+) -> Result<Vec<usize>, SchemaError> {
+    importers_last(imports).map_err(|at| SchemaError::ImportCycle(files[at].name().to_owned()))
 }
 
 /// The files so that each comes after those that it imports; a file of a circle, if there is one.

@@ -102,7 +102,7 @@ impl AnswerBody {
     fn end(&mut self, fault: &Fault) -> Frame<Bytes> {
         self.inner = Body::empty();
         (self.deadline, self.withdrawn) = (None, None);
-        let frame = status_trailers(fault);
+        let frame = Frame::trailers(fault.to_trailers());
         if let (Some(mut call), Some(trailers)) = (self.call.take(), frame.trailers_ref()) {
             call.note(trailers);
         }
@@ -113,18 +113,9 @@ impl AnswerBody {
 /// A stream that has begun tells of an oversized message in its trailers.
 fn refuse_oversized(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.trailers_ref().and_then(oversized) {
-        Some(fault) => status_trailers(&fault),
+        Some(fault) => Frame::trailers(fault.to_trailers()),
         None => frame,
     }
-}
-
-fn status_trailers(fault: &Fault) -> Frame<Bytes> {
-    let mut trailers = HeaderMap::new();
-    let status = fault.to_status();
-    if status.add_header(&mut trailers).is_err() {
-        trailers.insert("grpc-status", http::HeaderValue::from(i32::from(status.code())));
-    }
-    Frame::trailers(trailers)
 }
 
 impl HttpBody for AnswerBody {

@@ -3,6 +3,7 @@
 //! hyper waits for ever for a client that completes TLS and then says nothing, also during a graceful
 //! shutdown (hyperium/hyper#4170). This wrapper fails the first read after a deadline instead.
 
+use crate::tap::{Reading, Tap};
 use std::{
     io,
     pin::Pin,
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     time::Sleep,
 };
 
@@ -22,9 +23,11 @@ use tokio::{
 const ENOUGH: usize = 24;
 
 /// A stream whose first bytes must come in time.
+pub(super) type PrefaceDeadline<S> = Tap<S, Waiting>;
+
+/// Waits for them.
 #[derive(Debug)]
-pub(super) struct PrefaceDeadline<S> {
-    stream: S,
+pub(super) struct Waiting {
     read: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     missed: Arc<AtomicBool>,
@@ -33,76 +36,45 @@ pub(super) struct PrefaceDeadline<S> {
 
 impl<S> PrefaceDeadline<S> {
     pub(super) fn new(stream: S, timeout: Duration) -> Self {
-        Self {
-            stream,
-            read: 0,
-            deadline: Some(Box::pin(tokio::time::sleep(timeout))),
-            missed: Arc::default(),
-            spoken: Arc::default(),
-        }
+        let deadline = Some(Box::pin(tokio::time::sleep(timeout)));
+        Self::through(stream, Waiting { read: 0, deadline, missed: Arc::default(), spoken: Arc::default() })
     }
 
     /// Whether the deadline was missed, for whoever no longer holds the stream.
     pub(super) fn missed(&self) -> Arc<AtomicBool> {
-        self.missed.clone()
+        self.reading().missed.clone()
     }
 
     /// Whether the first bytes have come.
     pub(super) fn spoken(&self) -> Arc<AtomicBool> {
-        self.spoken.clone()
+        self.reading().spoken.clone()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for PrefaceDeadline<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
+impl Reading for Waiting {
+    fn poll_read<S: AsyncRead>(
+        &mut self,
+        stream: Pin<&mut S>,
         context: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(context, buf);
-        let Some(deadline) = &mut this.deadline else { return result };
+        let before = buffer.filled().len();
+        let result = stream.poll_read(context, buffer);
+        let Some(deadline) = &mut self.deadline else { return result };
         match result {
             Poll::Ready(result) => {
-                this.read += buf.filled().len() - before;
-                if this.read >= ENOUGH {
-                    this.deadline = None;
-                    this.spoken.store(true, Ordering::Relaxed);
+                self.read += buffer.filled().len() - before;
+                if self.read >= ENOUGH {
+                    self.deadline = None;
+                    self.spoken.store(true, Ordering::Relaxed);
                 }
                 Poll::Ready(result)
             }
             Poll::Pending => deadline.as_mut().poll(context).map(|()| {
-                this.missed.store(true, Ordering::Relaxed);
+                self.missed.store(true, Ordering::Relaxed);
                 Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request in time"))
             }),
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for PrefaceDeadline<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, data)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

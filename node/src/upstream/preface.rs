@@ -1,12 +1,13 @@
 //! What answers, by its first bytes: hyper would call HTTP/1 a frame with an invalid size.
 
+use crate::tap::{Reading, Tap};
 use std::{
     io,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What was found instead of HTTP/2.
 pub(super) type Foreign = Arc<OnceLock<&'static str>>;
@@ -16,15 +17,17 @@ const FRAME_HEAD: usize = 9;
 const SETTINGS: u8 = 4;
 
 /// A stream whose first bytes are looked at.
-pub(super) struct FirstBytes<S> {
-    stream: S,
+pub(super) type FirstBytes<S> = Tap<S, Looking>;
+
+/// Looks at them.
+pub(super) struct Looking {
     seen: Vec<u8>,
     foreign: Foreign,
 }
 
 impl<S> FirstBytes<S> {
     pub(super) fn new(stream: S, foreign: Foreign) -> Self {
-        Self { stream, seen: Vec::new(), foreign }
+        Self::through(stream, Looking { seen: Vec::new(), foreign })
     }
 }
 
@@ -42,50 +45,24 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
+impl Reading for Looking {
+    fn poll_read<S: AsyncRead>(
+        &mut self,
+        stream: Pin<&mut S>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-        if this.seen.len() < FRAME_HEAD {
+        ready!(stream.poll_read(context, buffer))?;
+        if self.seen.len() < FRAME_HEAD {
             let new = &buffer.filled()[before..];
-            this.seen.extend(new.iter().take(FRAME_HEAD - this.seen.len()));
-            if let Some(what) = foreign(&this.seen) {
-                this.foreign.get_or_init(|| what);
+            self.seen.extend(new.iter().take(FRAME_HEAD - self.seen.len()));
+            if let Some(what) = foreign(&self.seen) {
+                self.foreign.get_or_init(|| what);
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBytes<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -59,7 +59,15 @@ pub enum Problem {
 
 impl From<SchemaError> for Problem {
     fn from(error: SchemaError) -> Self {
-        Self::Descriptors(error.to_string())
+        let why = error.to_string();
+        match error {
+            SchemaError::ImportCycle(_) | SchemaError::TooMany { .. } => Self::Bounds(why),
+            SchemaError::Unreadable(_)
+            | SchemaError::Descriptors(_)
+            | SchemaError::Twice(_)
+            | SchemaError::NoService(_)
+            | SchemaError::Method(_) => Self::Descriptors(why),
+        }
     }
 }
 

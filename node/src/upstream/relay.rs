@@ -248,7 +248,7 @@ impl HttpBody for Relayed {
             None => upstream.no_status(),
         };
         *this.ended = true;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers_of(fault)))))
+        Poll::Ready(Some(Ok(Frame::trailers(fault.to_trailers()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -258,12 +258,6 @@ impl HttpBody for Relayed {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-fn trailers_of(fault: Fault) -> HeaderMap {
-    let mut trailers = fault.into_grpc().into_parts().0.headers;
-    trailers.remove(header::CONTENT_TYPE);
-    trailers
 }
 
 #[cfg(test)]

@@ -51,14 +51,6 @@ impl Cluster {
     }
 }
 
-/// Resident memory of a node, in bytes.
-fn resident(node: &TestNode) -> u64 {
-    let status = format!("/proc/{}/status", node.process_id().expect("it runs"));
-    let status = std::fs::read_to_string(status).expect("this is Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
-    line.trim().strip_suffix(" kB").and_then(|number| number.parse::<u64>().ok()).expect("a number") * 1024
-}
-
 /// Sends `frame` again and again until the stream ends, or the task is aborted.
 fn flood(sender: mpsc::Sender<GossipFrame>, frame: GossipFrame) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move { while sender.send(frame.clone()).await.is_ok() {} })
@@ -67,7 +59,7 @@ fn flood(sender: mpsc::Sender<GossipFrame>, frame: GossipFrame) -> tokio::task::
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_floods_is_read_more_slowly_and_the_others_do_not_notice() {
     let cluster = start().await;
-    let before = resident(&cluster.c1);
+    let before = cluster.c1.resident_bytes();
     // Several streams do not give more; large frames, all of them to be decompressed, do not take more room.
     let mut answers = Vec::new();
     let mut floods = Vec::new();
@@ -83,7 +75,7 @@ async fn a_peer_that_floods_is_read_more_slowly_and_the_others_do_not_notice() {
     }
     cluster.observer.awaits_sample("p2p_gossip_slowed_frames_total", 20.0).await;
     cluster.is_undisturbed().await;
-    let grown = resident(&cluster.c1).saturating_sub(before);
+    let grown = cluster.c1.resident_bytes().saturating_sub(before);
     assert!(grown < GROWTH, "{} MiB more", grown / 1024 / 1024);
     for flood in floods {
         flood.abort();
@@ -111,7 +103,7 @@ async fn forged_records_without_end_are_looked_at_for_a_while_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_never_reads_is_cut_off() {
     let mut cluster = start().await;
-    let before = resident(&cluster.c1);
+    let before = cluster.c1.resident_bytes();
     let (sender, answers) =
         cluster.liar.gossip(&cluster.c1, vec![cluster.liar.hello()]).await.expect("a stream");
     let question = Kind::StatesRequest(StatesRequest { owners: vec!["c1".to_owned(), "w1".to_owned()] });
@@ -119,7 +111,7 @@ async fn a_peer_that_never_reads_is_cut_off() {
     cluster.observer.awaits_sample(&refused("stalled"), 1.0).await;
     cluster.c1.logs("the peer has long stopped reading gossip").await;
     flood.await.expect("the connection is closed, so nothing more can be sent");
-    let grown = resident(&cluster.c1).saturating_sub(before);
+    let grown = cluster.c1.resident_bytes().saturating_sub(before);
     assert!(grown < GROWTH, "{} MiB more", grown / 1024 / 1024);
     cluster.is_undisturbed().await;
     drop(answers);

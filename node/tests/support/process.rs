@@ -209,6 +209,15 @@ impl TestNode {
         self.child.id()
     }
 
+    /// Its resident memory.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.process_id().expect("it runs"));
+        let status = std::fs::read_to_string(status).expect("this is Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
+        line.trim().strip_suffix(" kB").and_then(|number| number.parse::<u64>().ok()).expect("a number")
+            * 1024
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).expect("it runs");
         let id = rustix::process::Pid::from_raw(id).expect("a process id");

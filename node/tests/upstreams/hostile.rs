@@ -319,7 +319,7 @@ async fn descriptors_are_believed_within_bounds_only() {
         (vec![huge.encode_to_vec()], "descriptor_bounds", "more than 1048576 bytes"),
         (with(&many), "descriptor_bounds", "more than 256 files"),
         (vec![many_methods], "descriptor_bounds", "more than 512 methods"),
-        (circle, "descriptor_bounds", "in a circle"),
+        (circle, "descriptor_bounds", "imports itself"),
         (vec![vec![0xff; 64]], "descriptors", "no encoded FileDescriptorProto"),
         (vec![file("a.proto", &[])], "descriptors", "no service demo.v1.Greeter"),
         (importing, "reflection", "it gives no \"nowhere.proto\""),

@@ -42,6 +42,25 @@ fn the_anonymous_are_told_which_flags_to_pass() {
 }
 
 #[test]
+fn a_certificate_is_looked_at_only_where_another_would_help() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let told = |metadata: &[(&str, &str)]| {
+        let facts = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let details = ErrorDetails::with_error_info(
+            "PERMISSION_DENIED",
+            "p2p.v1",
+            facts.collect::<std::collections::HashMap<_, _>>(),
+        );
+        let status = Status::with_error_details(Code::PermissionDenied, "no", details);
+        let global = global(&["--cert", "x.pem", "--key", "x.key"]);
+        let error = CallError::new(status, &global.endpoint, Duration::from_secs(1));
+        Session::new(&global).call_failure(&error).message
+    };
+    assert!(told(&[("principal", "spiffe://c/worker/w")]).contains("p2pctl certs inspect"));
+    assert_eq!(told(&[]), "no");
+}
+
+#[test]
 fn an_unreachable_node_is_named_with_the_way_on() {
     let global = global(&["--endpoint", "10.0.0.9:8001"]);
     let error =
