@@ -129,7 +129,7 @@ async fn drive(args: &LoadArgs) -> anyhow::Result<serde_json::Value> {
 }
 
 /// One call; the length of its answer's body.
-async fn call(
+pub(crate) async fn call(
     sender: &mut SendRequest<Full<Bytes>>,
     address: SocketAddr,
     message: &Bytes,
@@ -148,7 +148,7 @@ async fn call(
     Ok(body.to_bytes().len())
 }
 
-async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
 ) -> anyhow::Result<SendRequest<Full<Bytes>>> {
@@ -164,7 +164,7 @@ async fn connect(
     Ok(sender)
 }
 
-fn client_config(files: &TlsFiles) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+pub(crate) fn client_config(files: &TlsFiles) -> anyhow::Result<Arc<rustls::ClientConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(&files.ca)? {
         roots.add(certificate?)?;
@@ -178,7 +178,7 @@ fn client_config(files: &TlsFiles) -> anyhow::Result<Arc<rustls::ClientConfig>> 
 }
 
 /// The message as gRPC frames it: a flag, its length, its bytes.
-fn framed(request: &HelloRequest) -> Bytes {
+pub(crate) fn framed(request: &HelloRequest) -> Bytes {
     let message = request.encode_to_vec();
     let length = u32::try_from(message.len()).expect("a message of some hundred bytes");
     let mut frame = BytesMut::new();

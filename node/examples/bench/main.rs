@@ -4,14 +4,16 @@
 //! |---|---|
 //! | `bare` | what we compare with: the greeter on tonic's own server, on one thread |
 //! | `load` | a closed-loop driver of unary calls over TLS, with its own clock |
+//! | `pace` | an open-loop driver at a fixed rate, which counts failures, for scripts/measure_failover.py |
 //! | `token` | verification of access tokens against the bare library call |
 //! | `revocations` | what 100,000 live revocations cost |
 //! | `process` | the processor time of the processes under test |
 //!
-//! Both know nothing of a cluster: the script starts the nodes and says where they are.
+//! They know nothing of a cluster: the script starts the nodes and says where they are.
 
 mod bare;
 mod load;
+mod pace;
 mod process;
 #[expect(dead_code, reason = "only nodes publish descriptors")]
 #[path = "../greeter/proto.rs"]
@@ -37,6 +39,8 @@ enum Part {
     Bare(bare::BareArgs),
     /// Calls demo.v1.Greeter/SayHello and prints one line of JSON
     Load(load::LoadArgs),
+    /// Calls demo.v1.Greeter/SayHello at a fixed rate and prints one line of JSON
+    Pace(pace::PaceArgs),
     /// Verifies access tokens and prints one line of JSON
     Token(token::TokenArgs),
     /// Keeps many revocations and prints one line of JSON
@@ -61,6 +65,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().part {
         Part::Bare(args) => bare::run(args),
         Part::Load(args) => load::run(&args),
+        Part::Pace(args) => pace::run(&args),
         Part::Token(args) => token::run(&args),
         Part::Revocations(args) => revocations::run(&args),
     }
