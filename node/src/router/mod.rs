@@ -16,7 +16,7 @@ use crate::{
     auth::{Auth, Caller, SERVED_BY, TARGET_NODE},
     error::{Fault, Reason},
     peer::{PeerPool, SendError, error_chain},
-    registry::{LocalHandler, Method, Provider, Registry},
+    registry::{LocalHandler, Method, Provider, Refused, Registry},
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
 use p2p_core::{MethodPath, Moment, NodeId, method::StreamingKind, retry::RetryBudget};
@@ -75,13 +75,6 @@ enum Unanswered {
     Closed(Fault, Option<Box<Request<Body>>>),
     /// It broke off, and may have processed the call.
     Lost(Fault),
-}
-
-/// What became of a call that this node itself provides.
-enum Here {
-    Answered(Response<Body>),
-    /// Another provider may serve it.
-    Elsewhere(Request<Body>, Fault),
 }
 
 impl Router {
@@ -151,14 +144,25 @@ impl Router {
         if let Some(local) = local.filter(|_| here) {
             self.introduce(local, caller, deadline, &mut request);
             let others = !forwarded && target.is_none() && !method.providers.is_empty();
-            match within(deadline, self.serve(method, local, deadline, others, request)).await?? {
-                Here::Answered(response) => {
+            // A process may break off; this node itself does not.
+            let serving = if others && local.upstream && method.is_repeatable() {
+                Box::pin(self.serve_repeatable(method, local, deadline, request))
+            } else {
+                (local.handler)(request)
+            };
+            match within(deadline, serving).await? {
+                Ok(response) => {
                     self.metrics.served_here.inc();
                     let mut response = refuse_oversized(response);
                     response.headers_mut().insert(SERVED_BY, self.entry_node.clone());
                     return Ok((response, self.registry.node().clone()));
                 }
-                Here::Elsewhere(back, fault) => (request, refused) = (back, Some(fault)),
+                // Another provider may take it, unless it was meant for this one.
+                Err(back) if !others => return Err(back.fault),
+                Err(mut back) => {
+                    request = std::mem::take(&mut back.request);
+                    refused = Some(back);
+                }
             }
         } else if forwarded {
             return Err(Fault::new(
@@ -175,41 +179,32 @@ impl Router {
             None => Candidates { providers: &method.providers, near: method.near },
         };
         // Boxed, so that local calls do not carry its room.
+        let refused = refused.map(|back| back.fault);
         within(deadline, Box::pin(self.forward(method, caller, deadline, candidates, request, refused)))
             .await?
     }
 
-    /// Has a call served by this node. Where `others` provide the method, too, what they may serve instead comes back.
-    async fn serve(
+    /// Has a call served by a process behind this node. If that breaks off, the call comes back for another provider.
+    async fn serve_repeatable(
         &self,
         method: &Method,
         local: &LocalHandler,
         deadline: Option<Instant>,
-        others: bool,
         mut request: Request<Body>,
-    ) -> Result<Here, Fault> {
-        // A process may break off; this node itself does not.
-        let repeatable = others && local.upstream && method.is_repeatable();
-        let replay = repeatable.then(|| Replay::of(&mut request));
-        let answer = match (local.handler)(request).await {
-            Ok(answer) => answer,
-            Err(mut back) if others => {
-                return Ok(Here::Elsewhere(std::mem::take(&mut back.request), back.fault));
-            }
-            Err(back) => return Err(back.fault),
-        };
-        let Some(replay) = replay else { return Ok(Here::Answered(answer)) };
+    ) -> Result<Response<Body>, Box<Refused>> {
+        let replay = Replay::of(&mut request);
+        let answer = (local.handler)(request).await?;
         self.called();
         let unary = method.info.streaming == StreamingKind::Unary;
-        let answer = if unary { Box::pin(hold(answer)).await } else { answer };
+        let answer = if unary { hold(answer).await } else { answer };
         let why = Why::of_answer(answer.headers()).filter(|why| *why == Why::Lost);
-        let Some((why, again)) = why.zip(replay.again()) else { return Ok(Here::Answered(answer)) };
-        if !Box::pin(self.may_retry(why, deadline)).await {
-            return Ok(Here::Answered(answer));
+        let Some((why, request)) = why.zip(replay.again()) else { return Ok(answer) };
+        if !self.may_retry(why, deadline).await {
+            return Ok(answer);
         }
         self.metrics.retried(why);
         let text = format!("the process behind node {} broke off", self.registry.node());
-        Ok(Here::Elsewhere(again, Fault::new(Reason::ProviderLost, text)))
+        Err(Box::new(Refused { fault: Fault::new(Reason::ProviderLost, text), request }))
     }
 
     /// Tells a service of this node who calls, and a process behind it how long it has.
