@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .field_attribute("p2p.v1.ServiceInfo.state", "#[serde(with = \"crate::json::service_state\")]")
         .type_attribute("p2p.v1.ServiceProvider", json)
         .field_attribute("p2p.v1.ServiceProvider.state", "#[serde(with = \"crate::json::service_state\")]")
+        .field_attribute("p2p.v1.ServiceProvider.circuit", "#[serde(with = \"crate::json::circuit_state\")]")
         .type_attribute("p2p.v1.UpstreamInfo", json)
         .field_attribute("p2p.v1.UpstreamInfo.state", "#[serde(with = \"crate::json::service_state\")]")
         .field_attribute(

@@ -15,6 +15,10 @@ pub const ERROR_DOMAIN: &str = "p2p.v1";
 /// On answers: nothing of the call was processed, and another provider may take it. Only nodes write it.
 pub const UNPROCESSED: &str = "p2p-unprocessed";
 
+/// On answers: who served the call broke off. It may have been processed, so only one that may be repeated is made
+/// again. Only nodes write it.
+pub const LOST: &str = "p2p-lost";
+
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -248,8 +252,11 @@ impl Fault {
             details.set_retry_info(Some(pause));
         }
         let mut status = Status::with_error_details(row.code, self.message.clone(), details);
+        let set = tonic::metadata::MetadataValue::from_static("1");
         if row.retry == Retry::Elsewhere && row.source != Source::Caller {
-            status.metadata_mut().insert(UNPROCESSED, tonic::metadata::MetadataValue::from_static("1"));
+            status.metadata_mut().insert(UNPROCESSED, set);
+        } else if self.reason == Reason::ProviderLost {
+            status.metadata_mut().insert(LOST, set);
         }
         if let Some(pause) = self.retry_after {
             let millis = u64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
 //! How enums and timestamps of `p2p.v1` read in the JSON that people and scripts see: short lower-case
 //! words and RFC 3339, as the contracts of `/cluster/nodes` and `p2pctl -o json` fix them.
 
-use crate::v1::{Idempotency, JoinTokenState, MemberState, ServiceState, StreamingKind};
+use crate::v1::{CircuitState, Idempotency, JoinTokenState, MemberState, ServiceState, StreamingKind};
 
 impl MemberState {
     /// `alive`, `suspect`, `down` or `left`.
@@ -53,6 +53,18 @@ impl ServiceState {
     }
 }
 
+impl CircuitState {
+    /// `closed`, `open`, `half_open`, or `none` where there is no circuit.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unspecified => "none",
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 impl JoinTokenState {
     /// `valid`, `used`, `expired` or `revoked`.
     pub fn word(self) -> &'static str {
@@ -81,6 +93,7 @@ word_module!(member_state, crate::v1::MemberState, crate::v1::MemberState::Unspe
 word_module!(streaming_kind, crate::v1::StreamingKind, crate::v1::StreamingKind::Unspecified);
 word_module!(idempotency, crate::v1::Idempotency, crate::v1::Idempotency::Unknown);
 word_module!(service_state, crate::v1::ServiceState, crate::v1::ServiceState::Unspecified);
+word_module!(circuit_state, crate::v1::CircuitState, crate::v1::CircuitState::Unspecified);
 word_module!(join_token_state, crate::v1::JoinTokenState, crate::v1::JoinTokenState::Unspecified);
 
 pub(crate) mod timestamp {

@@ -55,4 +55,4 @@ pub use connection::{Broadcast, ConnectOptions, Connection, Events, Identity, In
 pub use endpoint::Endpoint;
 pub use error::{CallError, ConnectError, ErrorKind};
 pub use raw::{RawAnswers, RawError};
-pub use replay::{Replay, is_unprocessed};
+pub use replay::{Replay, is_reset_here, is_unprocessed};

@@ -97,6 +97,19 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
     false
 }
 
+/// Whether the request failed because this side ended its stream, as when its body could not be read on: the peer has no part
+/// in that.
+pub fn is_reset_here(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_reset() && !error.is_remote();
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
     source.lock().unwrap_or_else(PoisonError::into_inner)
 }

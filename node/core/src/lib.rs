@@ -14,7 +14,7 @@
 //! | [`revocation`] | what coordinators take back: signed segments, their merging, who is evicted |
 //! | [`gossip`] | the engine: membership, records and revocations of one node as one state machine |
 //! | [`wire`] | how one message travels: the frame, and its compression |
-//! | [`balancer`] | which provider takes a call |
+//! | [`balancer`] [`retry`] | which provider takes a call; how many calls may be made again |
 //! | [`suggest`] | "did you mean": the nearest known name |
 //!
 //! Data flows one way: frame → [`wire::open`] → [`gossip::Engine`] → [`membership`] / [`record`] /
@@ -28,6 +28,7 @@ pub mod membership;
 pub mod method;
 pub mod principal;
 pub mod record;
+pub mod retry;
 pub mod revocation;
 pub mod scope;
 pub mod spiffe;

@@ -41,6 +41,13 @@ impl ServiceName {
     }
 }
 
+/// So that maps are looked up by text.
+impl std::borrow::Borrow<str> for ServiceName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for ServiceName {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {

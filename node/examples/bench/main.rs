@@ -6,6 +6,7 @@
 //! | `load` `stream` | closed-loop drivers of unary calls, and of messages on streams, over TLS |
 //! | `nats` | the same load as requests over a NATS server |
 //! | `idle` | what idle connections cost |
+//! | `pace` | an open-loop driver at a fixed rate, which counts failures, for scripts/measure_failover.py |
 //! | `token` | verification of access tokens against the bare library call |
 //! | `revocations` | what 100,000 live revocations cost |
 //! | `measure` `grpc` `process` | the clock and the counts; the drivers' client; processor time and memory of processes |
@@ -18,6 +19,7 @@ mod idle;
 mod load;
 mod measure;
 mod nats;
+mod pace;
 mod process;
 #[expect(dead_code, reason = "only nodes publish descriptors")]
 #[path = "../greeter/proto.rs"]
@@ -52,6 +54,8 @@ enum Part {
     Idle(idle::IdleArgs),
     /// Request-reply over a NATS server
     Nats(nats::NatsArgs),
+    /// Calls demo.v1.Greeter/SayHello at a fixed rate and prints one line of JSON
+    Pace(pace::PaceArgs),
     /// Verifies access tokens and prints one line of JSON
     Token(token::TokenArgs),
     /// Keeps many revocations and prints one line of JSON
@@ -80,6 +84,7 @@ fn main() -> anyhow::Result<()> {
         Part::Bulk(args) => stream::bulk(&args),
         Part::Idle(args) => idle::run(&args),
         Part::Nats(args) => nats::run(&args),
+        Part::Pace(args) => pace::run(&args),
         Part::Token(args) => token::run(&args),
         Part::Revocations(args) => revocations::run(&args),
     }

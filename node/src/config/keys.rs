@@ -57,7 +57,8 @@ settings! {
     advertise_addresses: Vec<AdvertiseAddress> = "[]";
 
     /// Where this node stands: a rack, data centre or cloud zone. Shown in the cluster
-    /// view. At most 63 bytes.
+    /// view; calls that enter here go to providers of the same zone while there are any. Name what is near
+    /// by one name, or leave it empty everywhere. At most 63 bytes.
     zone: String = "\"\"";
 
     /// What others may select this node by, such as {disk: ssd, team: search}. At most 32, names up to 63

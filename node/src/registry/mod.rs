@@ -5,13 +5,15 @@
 //! swapped whole; routing, health, reflection, `/rpc`, metrics labels and limits all read it. Nothing else keeps a list of
 //! methods.
 
+mod provider;
 mod service;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use provider::{Provider, Snapshot};
 pub use service::{Handler, LocalService, Refused, ServiceError};
-pub use table::{LocalHandler, Method, Provider, Table, code_word};
+pub use table::{LocalHandler, Method, Table, code_word};
 
 use crate::{
     error::{Fault, Reason},

@@ -1,6 +1,6 @@
 //! One immutable state of the registry.
 
-use super::{Handler, LocalService};
+use super::{Handler, LocalService, Provider};
 use crate::{
     auth::{Access, access_of},
     limit::RateClass,
@@ -17,29 +17,11 @@ use prometheus_client::{
     registry::{Registry as MetricsRegistry, Unit},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
 };
 use tonic::Code;
-
-/// A node that provides methods, with what the balancer counts of it.
-#[derive(Debug)]
-pub struct Provider {
-    /// Which node.
-    pub node: NodeId,
-    /// Where it accepts connections.
-    pub address: SocketAddr,
-    /// Calls from here that it has not answered yet.
-    pub in_flight: AtomicUsize,
-}
-
-impl Provider {
-    /// The node `node`, of which nothing is counted yet.
-    pub fn new(node: NodeId, address: SocketAddr) -> Self {
-        Self { node, address, in_flight: AtomicUsize::new(0) }
-    }
-}
 
 /// One method that this node can serve or route.
 #[derive(Debug)]
@@ -54,8 +36,11 @@ pub struct Method {
     pub local: Option<LocalHandler>,
     /// What serves it here while the service is drained: only calls of nodes that have not heard of that yet.
     pub draining: Option<LocalHandler>,
-    /// Other nodes that provide it now, by node id. All built-in methods share theirs.
+    /// Other nodes that provide it now: those in this node's zone, then the others, each by node id. All built-in
+    /// methods share theirs.
     pub providers: Arc<Vec<Arc<Provider>>>,
+    /// How many of them are in this node's zone.
+    pub near: usize,
     /// SHA-256 of the descriptors that this node has, else of those that its first provider publishes. None for services
     /// of the system.
     pub descriptor_digest: Option<[u8; 32]>,
@@ -79,6 +64,14 @@ impl std::fmt::Debug for LocalHandler {
 }
 
 impl Method {
+    /// Whether a call that may have been processed may be made again, as its service declares.
+    pub fn is_repeatable(&self) -> bool {
+        match self.info.idempotency {
+            Idempotency::Idempotent | Idempotency::NoSideEffects => true,
+            Idempotency::Unknown => false,
+        }
+    }
+
     /// As a row of `RegistryService.ListMethods`, seen from `node`.
     pub fn row(&self, node: &NodeId) -> MethodRow {
         let mut providers: Vec<String> = self.providers.iter().map(|p| p.node.to_string()).collect();
@@ -109,8 +102,12 @@ fn rate_class(service: &str) -> RateClass {
 pub struct Table {
     /// Methods by wire path.
     pub methods: HashMap<Box<str>, Arc<Method>>,
-    /// Every other node that may be given calls.
+    /// Every other node that may be given calls, for the services that each node has for itself.
     pub nodes: HashMap<NodeId, Arc<Provider>>,
+    /// The other nodes that serve each service of users. What is counted of them is counted for each service.
+    pub services: HashMap<ServiceName, HashMap<NodeId, Arc<Provider>>>,
+    /// Nodes in this node's zone, if it has one.
+    near: HashSet<NodeId>,
     /// Services whose providers publish different descriptors.
     pub(super) disputed: BTreeSet<ServiceName>,
 }
@@ -123,25 +120,30 @@ impl Table {
         before: &Table,
         metrics: &RequestMetrics,
     ) -> Self {
-        let mut nodes = HashMap::new();
+        let zone_of = |member: &MemberView| member.records.node.zone.clone();
+        let zone = view.members.get(node).map(zone_of).filter(|zone| !zone.is_empty());
+        let mut table = Self::default();
         for (id, member) in view.members.iter().filter(|(id, member)| *id != node && member.serves()) {
             if let Some(address) = member.address {
-                nodes.insert(id.clone(), provider(id, address, before));
+                let known = before.nodes.get(id);
+                table.nodes.insert(id.clone(), provider(known, id, None, address, metrics));
+                if zone.as_ref().is_some_and(|zone| *zone == member.records.node.zone) {
+                    table.near.insert(id.clone());
+                }
             }
         }
-        let mut table = Self { methods: HashMap::new(), nodes, disputed: BTreeSet::new() };
         table.add_local(local, metrics);
         let remote = || view.members.iter().filter(|(id, _)| *id != node);
         for (id, member) in remote() {
-            if let Some(provider) = table.nodes.get(id).cloned() {
-                table.add_remote(Some(&provider), member, is_serving, metrics);
+            if let Some(address) = table.nodes.get(id).map(|provider| provider.address) {
+                table.add_remote(id, Some((address, before)), member, is_serving, metrics);
             }
         }
         // Last, so that what is served decides: a method whose every provider is gone, or does not serve it now, stays
         // known, and its callers hear that nobody provides it now.
         for (id, member) in remote() {
             let gone = !table.nodes.contains_key(id);
-            table.add_remote(None, member, |service| gone || !is_serving(service), metrics);
+            table.add_remote(id, None, member, |service| gone || !is_serving(service), metrics);
         }
         metrics.disputed.set(i64::try_from(table.disputed.len()).unwrap_or(i64::MAX));
         table
@@ -164,6 +166,7 @@ impl Table {
                     local: (service.state == ServiceState::Serving).then(handler),
                     draining: (service.state == ServiceState::Draining).then(handler),
                     providers: Arc::clone(if built_in { &everywhere } else { &nowhere }),
+                    near: 0,
                     descriptor_digest: (!built_in).then(|| service.schema.digest()),
                     metrics: metrics.of(&info.path),
                 };
@@ -172,15 +175,23 @@ impl Table {
         }
     }
 
-    /// Adds those services of a member that are `wanted`; without a `provider` only that their methods exist.
+    /// Adds those services of a member that are `wanted`; `serves` has its address and the table before, without it
+    /// only that their methods exist is added.
     fn add_remote(
         &mut self,
-        provider: Option<&Arc<Provider>>,
+        node: &NodeId,
+        serves: Option<(SocketAddr, &Table)>,
         member: &MemberView,
         wanted: impl Fn(&ServiceRecord) -> bool,
         metrics: &RequestMetrics,
     ) {
         for (name, service) in member.records.services.iter().filter(|(_, service)| wanted(service)) {
+            let provider = serves.map(|(address, before)| {
+                let known = before.services.get(name).and_then(|nodes| nodes.get(node));
+                let provider = provider(known, node, Some(name), address, metrics);
+                self.services.entry(name.clone()).or_default().insert(node.clone(), provider.clone());
+                provider
+            });
             for method in &service.methods {
                 let Ok(path) = MethodPath::new(name, &method.name) else { continue };
                 let info = MethodInfo {
@@ -189,7 +200,7 @@ impl Table {
                     idempotency: Idempotency::try_from(method.idempotency).unwrap_or(Idempotency::Unknown),
                     path,
                 };
-                self.add_provider(info, provider, &service.descriptor_digest, metrics);
+                self.add_provider(info, provider.as_ref(), &service.descriptor_digest, metrics);
             }
         }
     }
@@ -211,6 +222,7 @@ impl Table {
                 local: None,
                 draining: None,
                 providers: Arc::default(),
+                near: 0,
                 descriptor_digest: digest.try_into().ok(),
                 metrics: metrics.of(&info.path),
                 info: info.clone(),
@@ -229,7 +241,13 @@ impl Table {
         }
         let disputed = entry.descriptor_digest.is_some_and(|known| known[..] != *digest);
         if let Some(method) = Arc::get_mut(entry) {
-            Arc::make_mut(&mut method.providers).push(provider.clone());
+            let providers = Arc::make_mut(&mut method.providers);
+            if self.near.contains(&provider.node) {
+                providers.insert(method.near, provider.clone());
+                method.near += 1;
+            } else {
+                providers.push(provider.clone());
+            }
         }
         if disputed && let Ok(service) = info.path.service().parse() {
             self.disputed.insert(service);
@@ -242,10 +260,18 @@ fn is_serving(service: &ServiceRecord) -> bool {
 }
 
 /// The provider, with its counts kept while it stays at one address.
-fn provider(node: &NodeId, address: SocketAddr, before: &Table) -> Arc<Provider> {
-    match before.nodes.get(node) {
-        Some(known) if known.address == address => known.clone(),
-        Some(_) | None => Arc::new(Provider::new(node.clone(), address)),
+fn provider(
+    known: Option<&Arc<Provider>>,
+    node: &NodeId,
+    service: Option<&ServiceName>,
+    address: SocketAddr,
+    metrics: &RequestMetrics,
+) -> Arc<Provider> {
+    match known.filter(|known| known.address == address) {
+        Some(known) => known.clone(),
+        None => {
+            Arc::new(Provider::new(node.clone(), address).of(service.cloned(), metrics.ejections.clone()))
+        }
     }
 }
 
@@ -268,6 +294,7 @@ pub(super) struct RequestMetrics {
     in_flight: Gauge,
     pub(super) disputed: Gauge,
     pub(super) unknown: Counter,
+    ejections: Counter,
 }
 
 /// Counters of one method, looked up once. They outlive tables: the same method gets the same ones again.
@@ -306,6 +333,7 @@ impl RequestMetrics {
             in_flight: Gauge::default(),
             disputed: Gauge::default(),
             unknown: Counter::default(),
+            ejections: Counter::default(),
         };
         registry.register("requests", "Requests by method and gRPC code", metrics.requests.clone());
         registry.register_with_unit(
@@ -324,6 +352,11 @@ impl RequestMetrics {
             "requests_unknown_method",
             "Requests for methods that no node provides",
             metrics.unknown.clone(),
+        );
+        registry.register(
+            "provider_ejections",
+            "Times that a provider was given no more calls because they failed",
+            metrics.ejections.clone(),
         );
         metrics
     }

@@ -59,3 +59,54 @@ fn of_providers_with_different_descriptors_the_first_counts_and_it_is_seen() {
     registry.update(Arc::new(View { members: [member("w2", 2)].into() }));
     assert_eq!((digest(), disputed()), (Some([2; 32]), false));
 }
+
+fn in_zone(node: &str, zone: &str) -> (NodeId, MemberView) {
+    let (id, mut member) = member(node, 1);
+    Arc::make_mut(&mut member.records).node.zone = zone.to_owned();
+    (id, member)
+}
+
+#[test]
+fn providers_in_the_zone_of_this_node_come_first_and_who_is_suspect_or_leaves_is_none() {
+    let registry = Registry::new("c1".parse().expect("a node id"), &Metrics::default());
+    let (mut suspect, mut leaving) = (in_zone("w4", "east"), in_zone("w5", "east"));
+    suspect.1.state = MemberState::Suspect;
+    leaving.1.current = false;
+    let mut members: std::collections::BTreeMap<_, _> = [
+        in_zone("c1", "east"),
+        in_zone("w1", "west"),
+        in_zone("w2", "east"),
+        in_zone("w3", "west"),
+        suspect,
+        leaving,
+    ]
+    .into();
+    let providers = |members: &std::collections::BTreeMap<NodeId, MemberView>| {
+        registry.update(Arc::new(View { members: members.clone() }));
+        let method = registry.resolve("/shop.Orders/Get").expect("known");
+        let nodes: Vec<String> = method.providers.iter().map(|provider| provider.node.to_string()).collect();
+        (nodes.join(" "), method.near)
+    };
+    assert_eq!(providers(&members), ("w2 w1 w3".to_owned(), 1));
+    // Without a zone nobody is nearer than others.
+    members.extend([in_zone("c1", ""), in_zone("w3", "")]);
+    assert_eq!(providers(&members), ("w1 w2 w3".to_owned(), 0));
+}
+
+#[test]
+fn what_is_known_of_a_provider_stays_while_it_is_at_one_address() {
+    let registry = Registry::new("c1".parse().expect("a node id"), &Metrics::default());
+    let update = |port: u16| {
+        let (id, mut member) = member("w1", 1);
+        member.address = Some(([127, 0, 0, 1], port).into());
+        registry.update(Arc::new(View { members: [(id, member)].into() }));
+        registry.resolve("/shop.Orders/Get").expect("known").providers[0].clone()
+    };
+    let provider = update(9);
+    assert!(!provider.begin());
+    assert_eq!(update(9).snapshot().in_flight, 1);
+    assert_eq!(update(10).snapshot().in_flight, 0);
+    // The services that each node has are counted apart.
+    let table = registry.table();
+    assert!(!Arc::ptr_eq(&table.nodes[&provider.node], &table.services["shop.Orders"][&provider.node]));
+}

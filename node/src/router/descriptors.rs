@@ -59,7 +59,10 @@ impl Router {
     async fn fetch(&self, method: &Method, digest: [u8; 32]) -> Result<Arc<Schema>, Fault> {
         let service = method.info.path.service();
         let mut last = no_provider(&method.info.path);
-        for provider in method.providers.iter().take(PROVIDERS_ASKED) {
+        // By node id: the digest is that of the first.
+        let mut providers: Vec<_> = method.providers.iter().collect();
+        providers.sort_by(|a, b| a.node.cmp(&b.node));
+        for provider in providers.into_iter().take(PROVIDERS_ASKED) {
             let turn = Some(Instant::now() + PROVIDER_TIMEOUT);
             let encoded = match within(turn, self.fetch_from(provider, service)).await {
                 Ok(Ok(encoded)) => encoded,

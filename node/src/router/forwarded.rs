@@ -1,5 +1,6 @@
 //! The answer to a forwarded call on its way to the caller.
 
+use super::attempt::Attempt;
 use crate::{
     error::{Fault, Reason},
     peer::error_chain,
@@ -11,26 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
-
-/// Counts a call as in flight until its answer has been read or dropped.
-#[derive(Debug)]
-pub(super) struct InFlight(Arc<Provider>);
-
-impl InFlight {
-    pub(super) fn start(provider: &Arc<Provider>) -> Self {
-        provider.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(provider.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 pin_project_lite::pin_project! {
     /// A provider's body as it comes. Where the provider breaks off, its caller is told by trailers: a reset stream
@@ -38,14 +21,14 @@ pin_project_lite::pin_project! {
     pub(super) struct Forwarded {
         #[pin]
         body: Incoming,
-        in_flight: InFlight,
+        attempt: Attempt,
         broken: bool,
     }
 }
 
 impl Forwarded {
-    pub(super) fn new(body: Incoming, in_flight: InFlight) -> Self {
-        Self { body, in_flight, broken: false }
+    pub(super) fn new(body: Incoming, attempt: Attempt) -> Self {
+        Self { body, attempt, broken: false }
     }
 }
 
@@ -64,9 +47,17 @@ impl Body for Forwarded {
         let frame = match ready!(this.body.poll_frame(context)) {
             Some(Err(error)) => {
                 *this.broken = true;
-                Some(Ok(Frame::trailers(lost(&this.in_flight.0, &error))))
+                this.attempt.broke(&error);
+                Some(Ok(Frame::trailers(lost(this.attempt.provider(), &error))))
             }
-            frame => frame,
+            frame => {
+                if let Some(Ok(frame)) = &frame
+                    && let Some(trailers) = frame.trailers_ref()
+                {
+                    this.attempt.trailers(trailers);
+                }
+                frame
+            }
         };
         Poll::Ready(frame)
     }

@@ -3,43 +3,51 @@
 //! A forwarded call is *passed through*: its own HTTP/2 stream to the provider, body bytes untouched. It
 //! makes at most one hop, because the entry node knows the providers; at the end of a hop a call is served
 //! or refused ([`Reason::NotProvided`]), never sent on.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `mod` | here or elsewhere; one try at one provider |
+//! | `forward` `retry` | the tries of a call: which provider is next, and whether there is another |
+//! | `attempt` `forwarded` `held` | what a try teaches of its provider; its answer on the way back; held back until it is whole |
+//! | `generic` `unary` `descriptors` | calls that this node makes for callers without stubs |
+//! | `deadline` `metrics` | `grpc-timeout`; what is counted |
 
 use crate::{
     auth::{Auth, Caller, SERVED_BY, TARGET_NODE},
-    error::{Fault, Reason, UNPROCESSED},
+    error::{Fault, Reason},
     peer::{PeerPool, SendError, error_chain},
     registry::{LocalHandler, Method, Provider, Refused, Registry},
 };
-use http::{HeaderMap, HeaderValue, Request, Response, header};
-use p2p_core::{MethodPath, NodeId, balancer, method::StreamingKind};
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
-};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use p2p_core::{MethodPath, Moment, NodeId, method::StreamingKind, retry::RetryBudget};
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
 use tonic::body::Body;
 
+mod attempt;
 mod deadline;
 mod descriptors;
+mod forward;
 mod forwarded;
 mod generic;
+mod held;
+mod metrics;
+mod retry;
 mod unary;
 
-use forwarded::{Forwarded, InFlight};
+use attempt::Attempt;
+use forwarded::Forwarded;
 use generic::Generic;
+use held::hold;
+use metrics::RouterMetrics;
 use p2p_client::{Replay, is_unprocessed};
+use retry::{Candidates, Why};
 
 pub use deadline::{grpc_timeout, timeout_header};
 pub use unary::{Answer, AnswerLimit, JsonMethod, Target, UnaryCall};
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: &'static str,
-}
 
 /// Routes calls of one node.
 #[derive(Debug)]
@@ -50,14 +58,24 @@ pub struct Router {
     entry_node: HeaderValue,
     default_timeout: Duration,
     max_message_bytes: usize,
-    served_here: Counter,
-    forwarded: Counter,
-    refused: Counter,
+    metrics: RouterMetrics,
+    retries: Mutex<RetryBudget>,
+    started: Instant,
     generic: Generic,
 }
 
-/// Tries before a call that never left this node is given up.
+/// Tries of one call.
 const MAX_TRIES: usize = 3;
+
+/// Why a provider gave no answer.
+enum Unanswered {
+    /// There is no connection to it; the call was not sent.
+    Unreached(Fault, Box<Request<Body>>),
+    /// Its connection was closing, and the call has not been processed. It is back if nothing of it was sent.
+    Closed(Fault, Option<Box<Request<Body>>>),
+    /// It broke off, and may have processed the call.
+    Lost(Fault),
+}
 
 impl Router {
     /// A router over the registry's methods. `default_timeout` bounds unary calls without a deadline,
@@ -70,32 +88,19 @@ impl Router {
         max_message_bytes: usize,
         metrics: &crate::telemetry::Metrics,
     ) -> Self {
-        let (routed, refused) = (Family::<RouteLabels, Counter>::default(), Counter::default());
-        metrics.register(|metrics| {
-            metrics.register("routed_calls", "Calls by where they were served", routed.clone());
-            metrics.register(
-                "routed_calls_refused",
-                "Calls that a provider refused unprocessed and that were tried at another one",
-                refused.clone(),
-            );
-        });
         let entry_node =
             HeaderValue::from_str(registry.node().as_str()).unwrap_or(HeaderValue::from_static("node"));
-        // Looked up once, not for each call.
-        let of = |route| routed.get_or_create_owned(&RouteLabels { route });
-        let (served_here, forwarded) = (of("local"), of("forwarded"));
-        let generic = Generic::new(metrics);
         Self {
+            metrics: RouterMetrics::new(&registry, metrics),
             registry,
             pool,
             auth,
             entry_node,
             default_timeout,
             max_message_bytes,
-            served_here,
-            forwarded,
-            refused,
-            generic,
+            retries: Mutex::default(),
+            started: Instant::now(),
+            generic: Generic::new(metrics),
         }
     }
 
@@ -138,17 +143,22 @@ impl Router {
         let mut refused = None;
         if let Some(local) = local.filter(|_| here) {
             self.introduce(local, caller, deadline, &mut request);
-            match within(deadline, (local.handler)(request)).await? {
+            let others = !forwarded && target.is_none() && !method.providers.is_empty();
+            // A process may break off; this node itself does not.
+            let serving = if others && local.upstream && method.is_repeatable() {
+                Box::pin(self.serve_repeatable(method, local, deadline, request))
+            } else {
+                (local.handler)(request)
+            };
+            match within(deadline, serving).await? {
                 Ok(response) => {
-                    self.served_here.inc();
+                    self.metrics.served_here.inc();
                     let mut response = refuse_oversized(response);
                     response.headers_mut().insert(SERVED_BY, self.entry_node.clone());
                     return Ok((response, self.registry.node().clone()));
                 }
-                // Nothing of it was processed: another provider may take it, unless it was meant for this one.
-                Err(back) if forwarded || target.is_some() || method.providers.is_empty() => {
-                    return Err(back.fault);
-                }
+                // Another provider may take it, unless it was meant for this one.
+                Err(back) if !others => return Err(back.fault),
                 Err(mut back) => {
                     request = std::mem::take(&mut back.request);
                     refused = Some(back);
@@ -160,10 +170,41 @@ impl Router {
                 format!("{} does not provide {} (any more)", self.registry.node(), method.info.path),
             ));
         }
-        let candidates = self.candidates(method, target.as_ref())?;
+        let named;
+        let candidates = match &target {
+            Some(target) => {
+                named = [self.named(method, target)?];
+                Candidates { providers: &named, near: 0 }
+            }
+            None => Candidates { providers: &method.providers, near: method.near },
+        };
         // Boxed, so that local calls do not carry its room.
+        let refused = refused.map(|back| back.fault);
         within(deadline, Box::pin(self.forward(method, caller, deadline, candidates, request, refused)))
             .await?
+    }
+
+    /// Has a call served by a process behind this node. If that breaks off, the call comes back for another provider.
+    async fn serve_repeatable(
+        &self,
+        method: &Method,
+        local: &LocalHandler,
+        deadline: Option<Instant>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Box<Refused>> {
+        let replay = Replay::of(&mut request);
+        let answer = (local.handler)(request).await?;
+        self.called();
+        let unary = method.info.streaming == StreamingKind::Unary;
+        let answer = if unary { hold(answer).await } else { answer };
+        let why = Why::of_answer(answer.headers()).filter(|why| *why == Why::Lost);
+        let Some((why, request)) = why.zip(replay.again()) else { return Ok(answer) };
+        if !self.may_retry(why, deadline).await {
+            return Ok(answer);
+        }
+        self.metrics.retried(why);
+        let text = format!("the process behind node {} broke off", self.registry.node());
+        Err(Box::new(Refused { fault: Fault::new(Reason::ProviderLost, text), request }))
     }
 
     /// Tells a service of this node who calls, and a process behind it how long it has.
@@ -184,72 +225,11 @@ impl Router {
         }
     }
 
-    /// `refused` says why this node itself does not serve what it provides, for the case that nobody else does.
-    async fn forward(
-        &self,
-        method: &Method,
-        caller: &Caller,
-        deadline: Option<Instant>,
-        mut candidates: Vec<Arc<Provider>>,
-        mut request: Request<Body>,
-        refused: Option<Box<Refused>>,
-    ) -> Result<(Response<Body>, NodeId), Fault> {
-        let headers = request.headers_mut();
-        caller.pass_on(headers, &self.entry_node);
-        for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-            headers.remove(name);
-        }
-        request.extensions_mut().clear();
-        let mut last = refused.map(|refused| refused.fault);
-        // Kept for another provider, where there is one.
-        let replay = (candidates.len() > 1).then(|| Replay::of(&mut request));
-        for _ in 0..MAX_TRIES {
-            let loads = candidates.iter().map(|provider| provider.in_flight.load(Ordering::Relaxed));
-            let Some(chosen) = balancer::choose(loads, &mut rand::rng()) else { break };
-            let provider = candidates.swap_remove(chosen);
-            if let Some(deadline) = deadline {
-                request.headers_mut().insert("grpc-timeout", timeout_header(deadline));
-            }
-            match self.pass_through(&provider, request).await {
-                Ok(response) => {
-                    let refused = response.headers().contains_key(UNPROCESSED) && !candidates.is_empty();
-                    let again = replay.as_ref().filter(|_| refused).and_then(Replay::again);
-                    let Some(again) = again else {
-                        self.forwarded.inc();
-                        return Ok((response, provider.node.clone()));
-                    };
-                    self.refused.inc();
-                    tracing::debug!(peer.id = %provider.node, method = %method.info.path, "call refused unprocessed");
-                    last = Some(refusal(&provider, response.headers()));
-                    request = again;
-                }
-                Err((fault, None)) => {
-                    let again = replay.as_ref().filter(|_| fault.reason == Reason::ProviderUnreachable);
-                    let Some(again) = again.and_then(Replay::again) else { return Err(fault) };
-                    self.refused.inc();
-                    last = Some(fault);
-                    request = again;
-                }
-                Err((fault, Some(unsent))) => {
-                    tracing::debug!(peer.id = %provider.node, %fault, method = %method.info.path, "provider not reached");
-                    last = Some(fault);
-                    request = *unsent;
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| no_provider(&method.info.path)))
-    }
-
-    fn candidates(&self, method: &Method, target: Option<&NodeId>) -> Result<Vec<Arc<Provider>>, Fault> {
-        let Some(target) = target else {
-            return match method.providers.is_empty() {
-                true => Err(no_provider(&method.info.path)),
-                false => Ok(method.providers.to_vec()),
-            };
-        };
+    /// The provider that a caller names.
+    fn named(&self, method: &Method, target: &NodeId) -> Result<Arc<Provider>, Fault> {
         let found = method.providers.iter().find(|provider| provider.node == *target);
         if let Some(provider) = found {
-            return Ok(vec![provider.clone()]);
+            return Ok(provider.clone());
         }
         let here = target == self.registry.node();
         Err(if here || self.registry.table().nodes.contains_key(target) {
@@ -262,56 +242,55 @@ impl Router {
         })
     }
 
-    /// One try at one provider. The request comes back if it never left.
+    fn budget(&self) -> MutexGuard<'_, RetryBudget> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Moment {
+        Moment::at(self.started.elapsed())
+    }
+
+    /// One try at one provider, over whatever leads there. What is learned of the provider goes into the attempt, which
+    /// ends with the answer's body.
     async fn pass_through(
         &self,
         provider: &Arc<Provider>,
+        unary: bool,
         request: Request<Body>,
-    ) -> Result<Response<Body>, (Fault, Option<Box<Request<Body>>>)> {
-        let mut connection = match self.pool.get(&provider.node, provider.address).await {
+    ) -> Result<Response<Body>, Unanswered> {
+        let mut attempt = Attempt::start(provider, unary);
+        let node = &provider.node;
+        let mut connection = match self.pool.get(node, provider.address).await {
             Ok(connection) => connection,
             Err(error) => {
-                let fault =
-                    Fault::new(Reason::ProviderUnreachable, format!("node {}: {error}", provider.node));
-                return Err((fault, Some(Box::new(request))));
+                attempt.failed();
+                let fault = Fault::new(Reason::ProviderUnreachable, format!("node {node}: {error}"));
+                return Err(Unanswered::Unreached(fault, Box::new(request)));
             }
         };
-        let in_flight = InFlight::start(provider);
         match connection.send(request).await {
-            Ok(response) => Ok(response.map(|body| Body::new(Forwarded::new(body, in_flight)))),
+            Ok(response) => {
+                attempt.head(&response);
+                Ok(response.map(|body| Body::new(Forwarded::new(body, attempt))))
+            }
             Err(SendError::Unsent(request)) => {
-                let fault = Fault::new(
-                    Reason::ProviderUnreachable,
-                    format!("the connection to node {} closed before the call was sent", provider.node),
-                );
-                Err((fault, Some(request)))
+                attempt.void();
+                let text = format!("the connection to node {node} closed before the call was sent");
+                Err(Unanswered::Closed(Fault::new(Reason::ProviderUnreachable, text), Some(request)))
             }
             Err(SendError::Broken(error)) if is_unprocessed(&error) => {
-                let fault = Fault::new(
-                    Reason::ProviderUnreachable,
-                    format!("node {} is stopping and has not processed the call", provider.node),
-                );
-                Err((fault, None))
+                attempt.void();
+                let text = format!("node {node} is stopping and has not processed the call");
+                Err(Unanswered::Closed(Fault::new(Reason::ProviderUnreachable, text), None))
             }
             Err(SendError::Broken(error)) => {
+                attempt.broke(&error);
                 let why = error_chain(&error);
-                let fault = Fault::new(
-                    Reason::ProviderLost,
-                    format!("node {} broke off; the call may have been processed: {why}", provider.node),
-                );
-                Err((fault, None))
+                let text = format!("node {node} broke off; the call may have been processed: {why}");
+                Err(Unanswered::Lost(Fault::new(Reason::ProviderLost, text)))
             }
         }
     }
-}
-
-/// What a provider says that has refused a call unprocessed, for the case that no other takes it.
-fn refusal(provider: &Provider, headers: &HeaderMap) -> Fault {
-    let status = tonic::Status::from_header_map(headers);
-    let busy = status.as_ref().is_some_and(|status| status.code() == tonic::Code::ResourceExhausted);
-    let reason = if busy { Reason::ProviderBusy } else { Reason::ProviderUnreachable };
-    let why = status.as_ref().map(tonic::Status::message).unwrap_or_default();
-    Fault::new(reason, format!("node {}: {why}", provider.node))
 }
 
 fn no_provider(path: &MethodPath) -> Fault {

@@ -1,6 +1,6 @@
 //! Unary calls made by this node for a caller that has no stubs: `RpcService` and `POST /rpc`.
 
-use super::{Router, within};
+use super::{Router, retry::Candidates, within};
 use crate::{
     auth::{Caller, TARGET_NODE},
     error::{Fault, Reason},
@@ -177,7 +177,8 @@ impl Router {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         let (response, node) = match target {
             Target::Provider(provider) if provider.node != *self.registry.node() => {
-                let forwarded = self.forward(method, caller, deadline, vec![provider.clone()], request, None);
+                let to = Candidates { providers: std::slice::from_ref(provider), near: 0 };
+                let forwarded = self.forward(method, caller, deadline, to, request, None);
                 within(deadline, Box::pin(forwarded)).await??
             }
             Target::Any => self.route(method, caller, deadline, request).await?,

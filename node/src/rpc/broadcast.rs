@@ -173,7 +173,8 @@ fn targets(parts: &Parts, method: &Method, filter: &Filter) -> Vec<Arc<Provider>
         let fitting = in_state(&view, state).filter(|(_, member)| filter.means(member));
         for (node, member) in fitting {
             let provided = if node == own { method.local.is_some() } else { provides(member, method) };
-            let known = table.nodes.get(node).cloned();
+            let of_service = table.services.get(method.info.path.service()).and_then(|nodes| nodes.get(node));
+            let known = of_service.or_else(|| table.nodes.get(node)).cloned();
             let provider = known.or_else(|| Some(Arc::new(Provider::new(node.clone(), member.address?))));
             found.extend(provider.filter(|_| provided));
         }

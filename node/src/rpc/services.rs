@@ -4,11 +4,13 @@ use super::Parts;
 use crate::{
     config::{HealthCheck, UpstreamUrl, service::HEALTH_INTERVAL, service::HEALTH_INTERVALS},
     error::{Fault, Reason},
+    registry::{Snapshot, Table},
     upstream::{Registration, Spec},
 };
-use p2p_core::ServiceName;
+use p2p_core::{NodeId, ServiceName, balancer};
 use p2p_proto::v1::{
-    RegisterServiceRequest, ServiceInfo, ServiceProvider, ServiceRecord, ServiceState, SetServiceStateRequest,
+    CircuitState, RegisterServiceRequest, ServiceInfo, ServiceProvider, ServiceRecord, ServiceState,
+    SetServiceStateRequest,
 };
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -18,27 +20,26 @@ const MAX_LEASE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Every service of users, by name.
 pub(super) fn list(parts: &Parts) -> Vec<ServiceInfo> {
     let registry = parts.router.registry();
-    let here = registry.node();
+    let (here, table) = (registry.node(), registry.table());
     let mut services: BTreeMap<String, ServiceInfo> = BTreeMap::new();
-    let mut add = |node: &str, record: &ServiceRecord| {
+    let mut add = |node: &NodeId, record: &ServiceRecord| {
         let service = services.entry(record.name.clone()).or_insert_with(|| ServiceInfo {
             name: record.name.clone(),
             methods: record.methods.iter().map(|method| method.name.clone()).collect(),
             ..ServiceInfo::default()
         });
-        let provider = ServiceProvider { node_id: node.to_owned(), state: record.state };
-        service.providers.push(provider);
+        service.providers.push(provider(&table, node, record));
     };
     // What this node provides it knows before the view does.
     for record in registry.records() {
-        add(here.as_str(), &record);
+        add(here, &record);
     }
     let view = parts.gossip.view();
     for (node, member) in
         view.borrow().members.iter().filter(|(node, member)| *node != here && member.serves())
     {
         for record in member.records.services.values() {
-            add(node.as_str(), record);
+            add(node, record);
         }
     }
     for (name, upstream) in parts.upstreams.infos() {
@@ -54,6 +55,26 @@ pub(super) fn list(parts: &Parts) -> Vec<ServiceInfo> {
         service.state = stands.map_or(ServiceState::NotServing, ServiceProvider::state).into();
     }
     services
+}
+
+/// One that publishes a service, with its circuit as this node sees it.
+fn provider(table: &Table, node: &NodeId, record: &ServiceRecord) -> ServiceProvider {
+    let found = table.services.get(record.name.as_str()).and_then(|nodes| nodes.get(node));
+    let mut row =
+        ServiceProvider { node_id: node.to_string(), state: record.state, ..ServiceProvider::default() };
+    let Some(Snapshot { circuit, in_flight, latency }) = found.map(|provider| provider.snapshot()) else {
+        return row;
+    };
+    let (state, left) = match circuit {
+        balancer::CircuitState::Closed => (CircuitState::Closed, Duration::ZERO),
+        balancer::CircuitState::Open { left } => (CircuitState::Open, left),
+        balancer::CircuitState::HalfOpen => (CircuitState::HalfOpen, Duration::ZERO),
+    };
+    row.circuit = state.into();
+    row.circuit_open_seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+    row.in_flight = u32::try_from(in_flight).unwrap_or(u32::MAX);
+    row.latency_ms = latency.map(|latency| latency.as_secs_f64() * 1000.0);
+    row
 }
 
 fn one(parts: &Parts, name: &ServiceName) -> Result<ServiceInfo, Fault> {

@@ -216,7 +216,7 @@ async fn a_call_that_no_process_took_is_served_by_another_provider() {
             assert_eq!(client.hello("x").await.expect("greeted").node, "g1");
         }
     }
-    client.awaits_sample("p2p_routed_calls_refused_total", 1.0).await;
+    client.awaits_sample("p2p_retries_total{reason=\"refused\"}", 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,12 +9,14 @@ use crate::{
     session::Session,
 };
 use clap::Args;
-use p2p_proto::v1::{ServiceInfo, ServiceState};
+use p2p_proto::v1::{CircuitState, ServiceInfo, ServiceState};
 
 /// Lists every service that the cluster provides: how it stands, at which nodes, and through which process
 ///
-/// Use it to see who provides a service and whether it takes calls. UPSTREAM and IN-FLIGHT are those of the node that
-/// is asked: choose another one with --endpoint.
+/// Use it to see who provides a service and whether it takes calls. UPSTREAM, IN-FLIGHT and CIRCUIT are those of the node
+/// that is asked: choose another one with --endpoint. CIRCUIT tells for each provider whether that node sends calls
+/// there (closed), for how long it does not because they failed (open 12s), or that it tries one (half-open); and in
+/// brackets its calls in flight there, and how long they take lately.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -52,6 +54,7 @@ pub(super) fn table(services: &[ServiceInfo], detail: Detail) -> Table {
             "IN-FLIGHT",
             "LIMIT",
             "HEALTH",
+            "CIRCUIT",
             "METHODS",
             "PROBLEM",
         ],
@@ -70,6 +73,7 @@ pub(super) fn table(services: &[ServiceInfo], detail: Detail) -> Table {
             let limit = upstream.map(|upstream| upstream.max_concurrent).filter(|most| *most > 0);
             row.push(text(limit.map(|most| most.to_string())));
             row.push(text(upstream.map(|upstream| upstream.health.clone())));
+            row.push(circuits(service).into());
             row.push(service.methods.join(",").into());
             row.push(text(upstream.map(|upstream| upstream.problem.clone())));
         }
@@ -88,6 +92,21 @@ fn providers(service: &ServiceInfo) -> String {
     shown.collect::<Vec<_>>().join(",")
 }
 
+/// The circuits of other nodes that serve it, as the answering node sees them.
+fn circuits(service: &ServiceInfo) -> String {
+    let shown = service.providers.iter().filter_map(|provider| {
+        let circuit = match provider.circuit() {
+            CircuitState::Unspecified => return None,
+            CircuitState::Closed => "closed".to_owned(),
+            CircuitState::Open => format!("open {}s", provider.circuit_open_seconds),
+            CircuitState::HalfOpen => "half-open".to_owned(),
+        };
+        let latency = provider.latency_ms.map(|latency| format!(" {latency:.1}ms")).unwrap_or_default();
+        Some(format!("{} {circuit} ({}{latency})", provider.node_id, provider.in_flight))
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,8 +114,18 @@ mod tests {
 
     #[test]
     fn services_stand_with_their_providers_and_the_process_here() {
-        let provider =
-            |node: &str, state: ServiceState| ServiceProvider { node_id: node.into(), state: state.into() };
+        let provider = |node: &str, state: ServiceState| ServiceProvider {
+            node_id: node.into(),
+            state: state.into(),
+            ..ServiceProvider::default()
+        };
+        let circuit = |node: &str, circuit: CircuitState, circuit_open_seconds: u32| ServiceProvider {
+            circuit: circuit.into(),
+            circuit_open_seconds,
+            in_flight: 3,
+            latency_ms: Some(1.25),
+            ..provider(node, ServiceState::Serving)
+        };
         let services = [
             ServiceInfo {
                 name: "shop.Orders".into(),
@@ -104,6 +133,8 @@ mod tests {
                 providers: vec![
                     provider("w1", ServiceState::Draining),
                     provider("w2", ServiceState::Serving),
+                    circuit("w3", CircuitState::Open, 12),
+                    ServiceProvider { latency_ms: None, ..circuit("w4", CircuitState::HalfOpen, 0) },
                 ],
                 methods: vec!["Get".into(), "Put".into()],
                 upstream: Some(UpstreamInfo {
@@ -129,17 +160,23 @@ mod tests {
         assert_eq!(
             table(&services, Detail::Normal).render(false),
             "\
-SERVICE       STATE         PROVIDERS         UPSTREAM                 IN-FLIGHT
-shop.Orders   serving       w1(draining),w2   http://127.0.0.1:50051   3
-shop.Stock    not_serving   -                 http://127.0.0.1:50052   0
+SERVICE       STATE         PROVIDERS               UPSTREAM                 IN-FLIGHT
+shop.Orders   serving       w1(draining),w2,w3,w4   http://127.0.0.1:50051   3
+shop.Stock    not_serving   -                       http://127.0.0.1:50052   0
 "
         );
         let wide = table(&services, Detail::Wide).render(false);
-        assert!(wide.contains("8       tcp      -         http://127.0.0.1:50052 refuses"), "{wide}");
+        assert!(wide.contains("w3 open 12s (3 1.2ms), w4 half-open (3)   Get,Put"), "{wide}");
+        assert!(wide.contains("http://127.0.0.1:50052 refuses"), "{wide}");
         let json = serde_json::to_value(&services[0]).expect("serializes");
         assert_eq!(
             (&json["state"], &json["providers"][0]["state"], &json["upstream"]["lease_expires_at"]),
             (&"serving".into(), &"draining".into(), &serde_json::Value::Null)
+        );
+        assert_eq!(
+            json["providers"][2],
+            serde_json::json!({"node_id": "w3", "state": "serving", "circuit": "open",
+                "circuit_open_seconds": 12, "in_flight": 3, "latency_ms": 1.25})
         );
     }
 }
