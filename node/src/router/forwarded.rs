@@ -8,8 +8,8 @@ use crate::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
+    error::Error,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
@@ -35,28 +35,28 @@ impl Drop for InFlight {
 pin_project_lite::pin_project! {
     /// A provider's body as it comes. Where the provider breaks off, its caller is told by trailers: a reset stream
     /// would read as a defect of this node (INTERNAL).
-    pub(super) struct Forwarded {
+    pub(super) struct Forwarded<B> {
         #[pin]
-        body: Incoming,
+        body: B,
         in_flight: InFlight,
         broken: bool,
     }
 }
 
-impl Forwarded {
-    pub(super) fn new(body: Incoming, in_flight: InFlight) -> Self {
+impl<B> Forwarded<B> {
+    pub(super) fn new(body: B, in_flight: InFlight) -> Self {
         Self { body, in_flight, broken: false }
     }
 }
 
-impl Body for Forwarded {
+impl<B: Body<Data = Bytes, Error: Error + 'static>> Body for Forwarded<B> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
         if *this.broken {
             return Poll::Ready(None);
@@ -80,7 +80,7 @@ impl Body for Forwarded {
     }
 }
 
-fn lost(provider: &Provider, error: &hyper::Error) -> HeaderMap {
+fn lost(provider: &Provider, error: &(dyn Error + 'static)) -> HeaderMap {
     let why = error_chain(error);
     let message = format!("node {} broke off during its answer: {why}", provider.node);
     let answer = Fault::new(Reason::ProviderLost, message).into_grpc();

@@ -1,13 +1,13 @@
 //! Where a call goes: to a service of this node, or one hop to a node that provides the method.
 //!
-//! A forwarded call is *passed through*: its own HTTP/2 stream to the provider, body bytes untouched. It
-//! makes at most one hop, because the entry node knows the providers; at the end of a hop a call is served
+//! A forwarded call goes over the peer stream if it is unary and small, else it is *passed through*: its own HTTP/2
+//! stream to the provider. Body bytes are untouched. It makes at most one hop, because the entry node knows the providers; at the end of a hop a call is served
 //! or refused ([`Reason::NotProvided`]), never sent on.
 
 use crate::{
     auth::{Auth, Caller, SERVED_BY, TARGET_NODE},
     error::{Fault, Reason, UNPROCESSED},
-    peer::{PeerPool, SendError, error_chain},
+    peer::{PeerPool, SendError, Way, error_chain},
     registry::{LocalHandler, Method, Provider, Refused, Registry},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -27,6 +27,7 @@ mod deadline;
 mod descriptors;
 mod forwarded;
 mod generic;
+mod streamed;
 mod unary;
 
 use forwarded::{Forwarded, InFlight};
@@ -210,7 +211,7 @@ impl Router {
             if let Some(deadline) = deadline {
                 request.headers_mut().insert("grpc-timeout", timeout_header(deadline));
             }
-            match self.pass_through(&provider, request).await {
+            match self.attempt(method, &provider, request).await {
                 Ok(response) => {
                     let refused = response.headers().contains_key(UNPROCESSED) && !candidates.is_empty();
                     let again = replay.as_ref().filter(|_| refused).and_then(Replay::again);
@@ -263,6 +264,18 @@ impl Router {
     }
 
     /// One try at one provider. The request comes back if it never left.
+    async fn attempt(
+        &self,
+        method: &Method,
+        provider: &Arc<Provider>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, (Fault, Option<Box<Request<Body>>>)> {
+        match self.over_stream(method, provider, request).await {
+            Ok(answer) => answer.map_err(|fault| (fault, None)),
+            Err(request) => self.pass_through(provider, request).await,
+        }
+    }
+
     async fn pass_through(
         &self,
         provider: &Arc<Provider>,
@@ -277,6 +290,7 @@ impl Router {
             }
         };
         let in_flight = InFlight::start(provider);
+        self.pool.streams().sent(Way::Passthrough);
         match connection.send(request).await {
             Ok(response) => Ok(response.map(|body| Body::new(Forwarded::new(body, in_flight)))),
             Err(SendError::Unsent(request)) => {
