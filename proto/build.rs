@@ -3,8 +3,8 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 8] =
-    ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "auth", "revocation"];
+const FILES: [&str; 9] =
+    ["gossip", "cluster", "registry", "rpc", "system", "enrollment", "auth", "revocation", "peer"];
 /// Standard services that no library has whole.
 const STANDARD: [&str; 1] = ["grpc/health/v1/health.proto"];
 

@@ -99,8 +99,8 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
 
 /// Whether the request failed because this side ended its stream, as when its body could not be read on: the peer has no part
 /// in that.
-pub fn is_reset_here(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
+pub fn is_reset_here(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
             return error.is_reset() && !error.is_remote();

@@ -15,12 +15,14 @@
 //! | [`gossip`] | the engine: membership, records and revocations of one node as one state machine |
 //! | [`wire`] | how one message travels: the frame, and its compression |
 //! | [`balancer`] [`retry`] | which provider takes a call; how many calls may be made again |
+//! | [`calls`] | the books of a peer stream: calls in flight on it, and their credit |
 //! | [`suggest`] | "did you mean": the nearest known name |
 //!
 //! Data flows one way: frame → [`wire::open`] → [`gossip::Engine`] → [`membership`] / [`record`] /
 //! [`revocation`] → effects and a new [`gossip::View`] of the cluster.
 
 pub mod balancer;
+pub mod calls;
 pub mod gossip;
 pub mod grant;
 pub mod id;

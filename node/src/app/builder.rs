@@ -16,7 +16,7 @@ use crate::{
     gossip::{self, GossipSetup, Memory, Revoking},
     identity::{Anchors, AnchorsFile, IdentityError, IdentityStore, UnixTime},
     limit::Limits,
-    peer::PeerPool,
+    peer::{self, PeerPool},
     persist::{GossipFile, PersistError, StateDirectory},
     registry::{DuplicateService, LocalService, Registry, ServiceError},
     revocation::{Keeper, Kept, Revocations},
@@ -320,6 +320,7 @@ impl NodeBuilder {
             router: router.clone(),
             upstreams: upstreams.clone(),
             revocations: revocations.clone(),
+            streams: pool.streams().clone(),
             shutdown: watch.clone(),
             max_message_bytes,
         };
@@ -329,6 +330,10 @@ impl NodeBuilder {
         let limits = Arc::new(Limits::new(&config, &metrics));
         let gateway = Gateway::new(parts, limits.clone(), metrics.clone(), config.metrics_require_auth);
         let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
+        if config.peer_stream_enabled && !alone {
+            let address = advertised.first().copied().unwrap_or(listening);
+            pool.streams().switch_on(calls_of_peers(stack.clone()), address, watch.clone());
+        }
         let server_limits = ServerLimits {
             connections: config.connections_max.get() as usize,
             handshake: config.tls_handshake_timeout,
@@ -446,6 +451,14 @@ fn seeds(config: &Config, tokens: &TokenStore) -> Vec<SeedAddress> {
         true => tokens.coordinators(),
         false => config.coordinator_addresses.clone(),
     }
+}
+
+/// What answers the calls that come over peer streams: the same stack.
+fn calls_of_peers(stack: Arc<Stack>) -> peer::stream::Service {
+    Arc::new(move |connection, request| {
+        let stack = stack.clone();
+        Box::pin(async move { stack.answer(connection, request).await.map(Body::new) })
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

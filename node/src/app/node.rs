@@ -165,10 +165,16 @@ impl Node {
         if tokio::time::timeout(FAREWELL, self.parts.gossip.leave()).await.is_err() {
             tracing::warn!("gossip did not finish its leave in time");
         }
-        let grace = self.parts.config.shutdown_grace;
-        if !self.parts.server_task.is_finished()
-            && tokio::time::timeout(grace, &mut self.parts.server_task).await.is_err()
-        {
+        let (grace, pool) = (self.parts.config.shutdown_grace, self.parts.pool.clone());
+        let server_task = &mut self.parts.server_task;
+        let finished = async {
+            if !server_task.is_finished() && server_task.await.is_err() {
+                tracing::warn!("the server ended by a defect");
+            }
+            // Calls that came over connections which this node has dialled.
+            pool.streams().ended().await;
+        };
+        if tokio::time::timeout(grace, finished).await.is_err() {
             tracing::warn!(grace_seconds = grace.as_secs(), "calls in flight did not finish; ending them");
         }
 

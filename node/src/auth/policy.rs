@@ -90,6 +90,7 @@ const TABLE: &[(&str, Access)] = &[
     ("p2p.v1.EnrollmentService/RevokeJoinToken", Access::Admin),
     ("p2p.v1.EnrollmentService/RotateCa", Access::Admin),
     ("p2p.v1.GossipService/*", Access::Node),
+    ("p2p.v1.PeerService/*", Access::Node),
     ("p2p.v1.RegistryService/DeregisterService", Access::Admin),
     ("p2p.v1.RegistryService/GetDescriptors", Access::Member),
     ("p2p.v1.RegistryService/ListMethods", Access::Member),

@@ -1,7 +1,11 @@
 //! One connection to another node.
 
-use super::severable::{Broken, Severable};
+use super::{
+    severable::{Broken, Severable},
+    stream::Slot,
+};
 use crate::{
+    auth::Connection,
     identity::{Identity, PeerCertificate, explain, schedule},
     revocation::Live,
 };
@@ -115,6 +119,10 @@ pub struct PeerConnection {
     broken: Broken,
     /// The coordinators whose CAs issued its certificate.
     pub(super) vouchers: Vec<NodeId>,
+    /// Who calls over it from the other end.
+    pub(super) caller: Arc<Connection>,
+    /// The peer stream over it.
+    pub(super) stream: Arc<Slot>,
 }
 
 /// A call that could not be sent, or broke.
@@ -226,9 +234,10 @@ pub async fn dial(
     }
     let node = certificate.spiffe.node().cloned();
     let node = node.ok_or_else(|| tls_error(format!("{} is no node", certificate.spiffe)))?;
-    let vouchers = certificate.vouchers;
-    let live = live.register(Principal::Certificate(certificate.spiffe), vouchers.clone());
+    let vouchers = certificate.vouchers.clone();
+    let live = live.register(Principal::Certificate(certificate.spiffe.clone()), vouchers.clone());
     let (expires, broken) = (certificate.not_after, Broken::default());
+    let caller = Arc::new(Connection::with_certificate(address.ip(), certificate));
     let cut = async move {
         let overtime = Duration::from_secs(expires.as_secs()).saturating_add(OVERTIME);
         tokio::select! {
@@ -252,7 +261,8 @@ pub async fn dial(
             tracing::debug!(peer.id = %closed_node, error = error_chain(&error), "peer connection ended");
         }
     });
-    Ok(PeerConnection { node, address, expires, config, sender, authority, broken, vouchers })
+    let stream = Arc::default();
+    Ok(PeerConnection { node, address, expires, config, sender, authority, broken, vouchers, caller, stream })
 }
 
 /// An error and its causes in one line.

@@ -1,6 +1,6 @@
 //! Connections to other nodes: dialling, proving who answered, and the pool that all calls share.
 //!
-//! One HTTP/2 connection per peer carries gossip and passthrough calls alike (more measurably cost CPU).
+//! One HTTP/2 connection per peer carries gossip, passed-through calls and the peer stream ([`stream`]) alike (more measurably cost CPU).
 //! It is dialled when first needed, by one dialler at a time, within [`DIAL_TIMEOUT`], and kept until it
 //! breaks, one of its certificates expires or is replaced, nothing has used it for [`IDLE_MAX`], or more than
 //! `peer_connections_max` are open; then the one unused for longest is let go. What is let go closes once its last call has ended.
@@ -8,11 +8,13 @@
 mod dial;
 mod resolve;
 mod severable;
+pub mod stream;
 
 pub use dial::{
     CONNECTION_WINDOW, DialError, OVERTIME, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain,
 };
 pub use resolve::resolve;
+pub use stream::{Carried, PeerStream, Streams, Way};
 
 use crate::{
     identity::{Identity, IdentityStore},
@@ -46,26 +48,25 @@ struct DialLabels {
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Held while dialling, so that one dial serves all who wait.
-    state: tokio::sync::Mutex<SlotState>,
+    connection: Mutex<Option<PeerConnection>>,
+    /// Held while dialling, so that one dial serves all who wait. The last dial that failed, and when: those who waited for
+    /// it share its error.
+    dialling: tokio::sync::Mutex<Option<(Instant, Arc<DialError>)>>,
     /// In milliseconds since the pool was made.
     last_used: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct SlotState {
-    connection: Option<PeerConnection>,
-    /// The last dial that failed, and when: those who waited for it share its error.
-    failure: Option<(Instant, Arc<DialError>)>,
-}
+impl Slot {
+    fn connection(&self) -> MutexGuard<'_, Option<PeerConnection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl SlotState {
     fn usable_at(&self, address: SocketAddr, present: &Identity) -> Option<PeerConnection> {
-        self.connection.as_ref().filter(|open| open.is_usable_at(address, present)).cloned()
+        self.connection().as_ref().filter(|open| open.is_usable_at(address, present)).cloned()
     }
 
     fn is_in_use(&self) -> bool {
-        self.connection.as_ref().is_some_and(PeerConnection::is_held)
+        self.dialling.try_lock().is_err() || self.connection().as_ref().is_some_and(PeerConnection::is_held)
     }
 }
 
@@ -81,6 +82,7 @@ pub struct PeerPool {
     start: Instant,
     /// By node and address: whoever asks for a node that has moved does not wait for a dial of where it was, nor share its error.
     slots: Mutex<HashMap<Place, Arc<Slot>>>,
+    streams: Arc<Streams>,
     open: Gauge,
     dials: Family<DialLabels, Counter>,
 }
@@ -99,7 +101,26 @@ impl PeerPool {
             registry.register("peer_connections", "Peers with a connection from this node", open.clone());
             registry.register("peer_dials", "Dials of other nodes by result", dials.clone());
         });
-        Self { identity, revocations, limit, start: Instant::now(), slots: Mutex::default(), open, dials }
+        let (streams, start, slots) = (Streams::new(metrics), Instant::now(), Mutex::default());
+        Self { identity, revocations, limit, start, slots, streams, open, dials }
+    }
+
+    /// Peer streams.
+    pub fn streams(&self) -> &Arc<Streams> {
+        &self.streams
+    }
+
+    /// An open peer stream to `node`, over a connection of this side or, if there is none, of the other. Never dials.
+    pub fn stream(&self, node: &NodeId, address: SocketAddr) -> Option<PeerStream> {
+        let place = (node.clone(), address);
+        let slot = self.slots().get(&place).cloned();
+        let ours = slot.and_then(|slot| {
+            slot.last_used.store(self.now(), Ordering::Relaxed);
+            let present = self.identity.current();
+            let connection = slot.connection();
+            connection.as_ref().filter(|open| open.is_usable_at(address, &present))?.stream(&self.streams)
+        });
+        ours.or_else(|| self.streams.accepted(node, address))
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<Place, Arc<Slot>>> {
@@ -115,24 +136,27 @@ impl PeerPool {
         let asked = Instant::now();
         let place = (node.clone(), address);
         let slot = self.slot(&place);
-        let mut state = slot.state.lock().await;
-        if let Some(open) = state.usable_at(address, &self.identity.current()) {
+        if let Some(open) = slot.usable_at(address, &self.identity.current()) {
             return Ok(open);
         }
-        if let Some((_, error)) = state.failure.as_ref().filter(|(at, _)| *at >= asked) {
+        let mut failure = slot.dialling.lock().await;
+        if let Some(open) = slot.usable_at(address, &self.identity.current()) {
+            return Ok(open);
+        }
+        if let Some((_, error)) = failure.as_ref().filter(|(at, _)| *at >= asked) {
             return Err(error.clone());
         }
-        state.connection = None;
+        *slot.connection() = None;
         // Boxed, so that calls over an open connection do not carry a TLS handshake's room.
         match Box::pin(self.dial(address)).await.and_then(|dialled| dialled.expect(node)) {
             Ok(dialled) => {
-                state.connection = Some(dialled.clone());
+                *slot.connection() = Some(dialled.clone());
                 Ok(dialled)
             }
             Err(error) => {
                 let error = Arc::new(error);
-                state.failure = Some((Instant::now(), error.clone()));
-                drop(state);
+                *failure = Some((Instant::now(), error.clone()));
+                drop(failure);
                 self.forget(&place, &slot);
                 Err(error)
             }
@@ -147,12 +171,11 @@ impl PeerPool {
             return Ok(dialled);
         }
         let slot = self.slot(&(dialled.node.clone(), address));
-        let mut state = slot.state.lock().await;
-        let present = self.identity.current();
-        if let Some(open) = state.usable_at(address, &present) {
+        let _nobody_else = slot.dialling.lock().await;
+        if let Some(open) = slot.usable_at(address, &self.identity.current()) {
             return Ok(open);
         }
-        state.connection = Some(dialled.clone());
+        *slot.connection() = Some(dialled.clone());
         Ok(dialled)
     }
 
@@ -168,8 +191,7 @@ impl PeerPool {
         let mut slots = self.slots();
         slots.retain(|_, slot| {
             let recent = slot.last_used.load(Ordering::Relaxed) > idle_since;
-            // Locked: somebody dials.
-            recent || slot.state.try_lock().map_or(true, |state| state.is_in_use())
+            recent || slot.is_in_use()
         });
         self.open.set(i64::try_from(slots.len()).unwrap_or(i64::MAX));
     }

@@ -63,7 +63,7 @@ impl Attempt {
     }
 
     /// It broke off, unless it was this side that did.
-    pub(super) fn broke(&mut self, error: &hyper::Error) {
+    pub(super) fn broke(&mut self, error: &(dyn std::error::Error + 'static)) {
         if is_reset_here(error) { self.void() } else { self.failed() }
     }
 

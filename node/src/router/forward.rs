@@ -47,7 +47,7 @@ impl Router {
             if attempts > 0 {
                 request.headers_mut().insert(PREVIOUS_ATTEMPTS, attempts.into());
             }
-            let (why, fault, whole, answer) = match self.pass_through(provider, unary, request).await {
+            let (why, fault, whole, answer) = match self.attempt(provider, unary, request).await {
                 Ok(response) => {
                     let response = if repeatable && unary { hold(response).await } else { response };
                     match Why::of_answer(response.headers()) {

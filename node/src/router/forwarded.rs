@@ -9,8 +9,8 @@ use crate::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
+    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -18,28 +18,28 @@ use std::{
 pin_project_lite::pin_project! {
     /// A provider's body as it comes. Where the provider breaks off, its caller is told by trailers: a reset stream
     /// would read as a defect of this node (INTERNAL).
-    pub(super) struct Forwarded {
+    pub(super) struct Forwarded<B> {
         #[pin]
-        body: Incoming,
+        body: B,
         attempt: Attempt,
         broken: bool,
     }
 }
 
-impl Forwarded {
-    pub(super) fn new(body: Incoming, attempt: Attempt) -> Self {
+impl<B> Forwarded<B> {
+    pub(super) fn new(body: B, attempt: Attempt) -> Self {
         Self { body, attempt, broken: false }
     }
 }
 
-impl Body for Forwarded {
+impl<B: Body<Data = Bytes, Error: Error + 'static>> Body for Forwarded<B> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
         if *this.broken {
             return Poll::Ready(None);
@@ -71,11 +71,8 @@ impl Body for Forwarded {
     }
 }
 
-fn lost(provider: &Provider, error: &hyper::Error) -> HeaderMap {
+fn lost(provider: &Provider, error: &(dyn Error + 'static)) -> HeaderMap {
     let why = error_chain(error);
     let message = format!("node {} broke off during its answer: {why}", provider.node);
-    let answer = Fault::new(Reason::ProviderLost, message).into_grpc();
-    let mut trailers = answer.into_parts().0.headers;
-    trailers.remove(http::header::CONTENT_TYPE);
-    trailers
+    Fault::new(Reason::ProviderLost, message).to_trailers()
 }

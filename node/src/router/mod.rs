@@ -1,13 +1,14 @@
 //! Where a call goes: to a service of this node, or one hop to a node that provides the method.
 //!
-//! A forwarded call is *passed through*: its own HTTP/2 stream to the provider, body bytes untouched. It
-//! makes at most one hop, because the entry node knows the providers; at the end of a hop a call is served
-//! or refused ([`Reason::NotProvided`]), never sent on.
+//! A forwarded call goes over the peer stream if it is unary and small, else it is *passed through*: its own HTTP/2
+//! stream to the provider. Body bytes are untouched. It makes at most one hop, because the entry node knows the
+//! providers; at the end of a hop a call is served or refused ([`Reason::NotProvided`]), never sent on.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | here or elsewhere; one try at one provider |
 //! | `forward` `retry` | the tries of a call: which provider is next, and whether there is another |
+//! | `streamed` | a try over the peer stream |
 //! | `attempt` `forwarded` `held` | what a try teaches of its provider; its answer on the way back; held back until it is whole |
 //! | `generic` `unary` `descriptors` | calls that this node makes for callers without stubs |
 //! | `deadline` `metrics` | `grpc-timeout`; what is counted |
@@ -15,7 +16,7 @@
 use crate::{
     auth::{Auth, Caller, SERVED_BY, TARGET_NODE},
     error::{Fault, Reason},
-    peer::{PeerPool, SendError, error_chain},
+    peer::{PeerPool, SendError, Way, error_chain},
     registry::{LocalHandler, Method, Provider, Refused, Registry},
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -36,6 +37,7 @@ mod generic;
 mod held;
 mod metrics;
 mod retry;
+mod streamed;
 mod unary;
 
 use attempt::Attempt;
@@ -250,8 +252,25 @@ impl Router {
         Moment::at(self.started.elapsed())
     }
 
-    /// One try at one provider, over whatever leads there. What is learned of the provider goes into the attempt, which
-    /// ends with the answer's body.
+    /// One try at one provider: over the peer stream if that takes the call, else passed through. What is learned of the
+    /// provider goes into an [`Attempt`], which ends with the answer's body.
+    async fn attempt(
+        &self,
+        provider: &Arc<Provider>,
+        unary: bool,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Unanswered> {
+        let request = if unary {
+            match self.over_stream(provider, request).await {
+                Ok(answer) => return answer,
+                Err(request) => request,
+            }
+        } else {
+            request
+        };
+        self.pass_through(provider, unary, request).await
+    }
+
     async fn pass_through(
         &self,
         provider: &Arc<Provider>,
@@ -268,6 +287,7 @@ impl Router {
                 return Err(Unanswered::Unreached(fault, Box::new(request)));
             }
         };
+        self.pool.streams().sent(Way::Passthrough);
         match connection.send(request).await {
             Ok(response) => {
                 attempt.head(&response);

@@ -3,6 +3,7 @@
 //! | service | who may call | file |
 //! |---|---|---|
 //! | `p2p.v1.GossipService` | nodes | `gossip` |
+//! | `p2p.v1.PeerService` | nodes | `peer` |
 //! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins; admins: RegisterService, DeregisterService, SetServiceState | `registry` `services` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` `broadcast` |
@@ -22,6 +23,7 @@ mod events;
 mod evict;
 mod gossip;
 mod health;
+mod peer;
 mod reflection;
 mod registry;
 mod revoke;
@@ -35,6 +37,7 @@ use crate::{
     enrol::{Enrolment, Rotation},
     error::{Fault, Reason},
     gossip::Gossip,
+    peer::{Streams, stream::FRAME_MAX},
     registry::{LocalService, ServiceError},
     revocation::Revocations,
     router::Router,
@@ -43,14 +46,14 @@ use crate::{
     token::Issuer,
     upstream::Upstreams,
 };
-use p2p_core::{Role, SpiffeId, wire::MAX_FRAME};
+use p2p_core::{NodeId, Role, SpiffeId, wire::MAX_FRAME};
 use p2p_proto::{
     health::health_server::HealthServer,
     v1::{
         auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
         enrollment_service_server::EnrollmentServiceServer, gossip_service_server::GossipServiceServer,
-        registry_service_server::RegistryServiceServer, rpc_service_server::RpcServiceServer,
-        system_service_server::SystemServiceServer,
+        peer_service_server::PeerServiceServer, registry_service_server::RegistryServiceServer,
+        rpc_service_server::RpcServiceServer, system_service_server::SystemServiceServer,
     },
 };
 use std::sync::Arc;
@@ -85,6 +88,8 @@ pub struct Parts {
     pub router: Arc<Router>,
     /// Processes behind this node.
     pub upstreams: Arc<Upstreams>,
+    /// Peer streams.
+    pub streams: Arc<Streams>,
     /// The stop signal.
     pub shutdown: ShutdownWatch,
     /// Largest message of a generic call.
@@ -107,6 +112,8 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
         .max_encoding_message_size(limit.saturating_add(4096));
     let gossip = GossipServiceServer::new(gossip::GossipFrames(parts.gossip.clone()))
         .max_decoding_message_size(MAX_FRAME);
+    let peers =
+        PeerServiceServer::new(peer::PeerCalls(parts.streams.clone())).max_decoding_message_size(FRAME_MAX);
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
     let registry = RegistryServiceServer::new(registry::Methods(parts.clone()))
         .max_decoding_message_size(MAX_REGISTRATION_BYTES);
@@ -119,6 +126,7 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let reflection = reflection::Reflection(parts.router.clone());
     Ok(vec![
         LocalService::new(gossip, ours.clone())?,
+        LocalService::new(peers, ours.clone())?,
         LocalService::new(cluster, ours.clone())?,
         LocalService::new(registry, ours.clone())?,
         LocalService::new(call, ours.clone())?,
@@ -161,6 +169,16 @@ fn caller(extensions: &Extensions) -> Result<Arc<Caller>, Status> {
         .ok_or_else(|| Fault::internal("a request without its caller reached a service").to_status())
 }
 
+/// The node that calls over a connection of its own. What another node forwards for it does not count: that node could
+/// then be spoken for.
+fn calling_node(extensions: &Extensions) -> Result<(NodeId, Arc<Caller>), Status> {
+    let caller = caller(extensions)?;
+    let node = caller.connection.principal.node().filter(|_| caller.forwarded_by.is_none()).cloned();
+    let node =
+        node.ok_or_else(|| Status::permission_denied("this takes a node's own certificate and connection"))?;
+    Ok((node, caller))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,7 +186,7 @@ mod tests {
     #[test]
     fn every_method_of_the_system_has_its_row_in_the_table_of_access() {
         let ours = Schema::decode(p2p_proto::DESCRIPTORS).expect("our own");
-        for service in ["Auth", "Cluster", "Enrollment", "Gossip", "Registry", "Rpc", "System"] {
+        for service in ["Auth", "Cluster", "Enrollment", "Gossip", "Peer", "Registry", "Rpc", "System"] {
             let name = format!("p2p.v1.{service}Service").parse().expect("a name");
             for method in ours.methods(&name).expect("its methods") {
                 let path = method.path.as_str();

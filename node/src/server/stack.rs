@@ -77,7 +77,11 @@ impl Stack {
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
-        let request = request.map(Body::new);
+        self.answer(connection, request.map(Body::new)).await
+    }
+
+    /// The same for a request that has come over a peer stream.
+    pub async fn answer(&self, connection: Arc<Connection>, request: Request<Body>) -> Response<AnswerBody> {
         if is_grpc(&request) {
             self.grpc(connection, request).await
         } else {
