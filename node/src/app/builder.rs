@@ -218,8 +218,13 @@ impl NodeBuilder {
         let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(is_revoked), &metrics));
         let (signer_file, known_signers) = prepared.signers;
         verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
-        let auth =
-            Arc::new(Auth::new(verifier.clone(), revocations.clone(), config.access.clone(), &metrics));
+        let auth = Arc::new(Auth::new(
+            verifier.clone(),
+            revocations.clone(),
+            config.access.clone(),
+            config.trusted_proxies.clone(),
+            &metrics,
+        ));
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
             registry.clone(),
@@ -298,8 +303,10 @@ impl NodeBuilder {
         let remote = config.register_remote_upstreams;
         let upstreams =
             Upstreams::new(registry.clone(), identity.clone(), prepared.services, remote, &metrics);
+        let limits = Arc::new(Limits::new(&config, &metrics));
         let parts = Parts {
             facts,
+            limits: limits.clone(),
             gossip: gossip.clone(),
             enrolment,
             issuer: issuer.clone(),
@@ -313,13 +320,17 @@ impl NodeBuilder {
         services.extend(rpc::built_in(&parts)?);
         registry.install(services)?;
         upstreams.start(prepared.upstreams);
-        let limits = Arc::new(Limits::new(&config, &metrics));
-        let gateway = Gateway::new(parts, limits.clone(), metrics.clone(), config.metrics_require_auth);
+        let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
         let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
         let server_limits = ServerLimits {
             connections: config.connections_max.get() as usize,
+            per_address: config.connections_per_address_max.get() as usize,
+            opening: config.handshakes_max.get() as usize,
+            streams: config.streams_per_connection_max.get(),
             handshake: config.tls_handshake_timeout,
             preface: config.http_preface_timeout,
+            idle: config.connection_idle_timeout,
+            proxies: config.trusted_proxies.clone(),
         };
         let security = security(&config, &identity, &cluster);
         let server =

@@ -88,6 +88,8 @@ struct Shown {
 pub struct Caller {
     /// Whom the connection's certificate names.
     pub connection: Arc<Connection>,
+    /// Where the request comes from: the connection's address, or what a trusted proxy says.
+    pub address: IpAddr,
     /// Who calls: the holder of the token, else the connection's principal, or whom a forwarding node asserts.
     pub principal: Principal,
     /// The node that forwarded the call, if one did.
@@ -97,6 +99,18 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// `principal` as if it called over a connection of its own.
+    #[cfg(test)]
+    pub(crate) fn of(principal: Principal, address: IpAddr) -> Self {
+        let connection = Arc::new(Connection::new(address, principal.clone()));
+        Self { connection, address, principal, forwarded_by: None, shown: None, header: None }
+    }
+
+    /// The same, coming from `address`.
+    pub(super) fn coming_from(self, address: IpAddr) -> Self {
+        Self { address, ..self }
+    }
+
     /// The token that the request showed.
     pub fn token(&self) -> Option<&Arc<AccessToken>> {
         self.shown.as_ref().map(|shown| &shown.token)
@@ -187,7 +201,14 @@ pub(super) fn authenticate(
         (None, Some(_), None) => (Principal::Anonymous, None),
         (None, Some(_), Some(value)) => (Principal::Certificate(asserted_id(&value, own)?), Some(value)),
     };
-    Ok(Caller { connection: connection.clone(), principal, forwarded_by, shown, header })
+    Ok(Caller {
+        connection: connection.clone(),
+        address: connection.address,
+        principal,
+        forwarded_by,
+        shown,
+        header,
+    })
 }
 
 /// A node may assert members of its own cluster only.
@@ -201,6 +222,11 @@ const BEARER: &[u8] = b"bearer ";
 
 fn is_bearer(value: &HeaderValue) -> bool {
     value.as_bytes().get(..BEARER.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER))
+}
+
+/// The token that is shown, if one is.
+pub(super) fn shown(headers: &HeaderMap) -> Option<&str> {
+    headers.get_all(AUTHORIZATION).iter().find(|value| is_bearer(value)).map(bearer_text)
 }
 
 /// Takes the header with the token out. Other schemes are a service's own business and stay.

@@ -167,7 +167,7 @@ fn grants(access: Access, principal: &Principal, in_scope: bool) -> bool {
 }
 
 /// Whether a rule's word means the principal. A token never reaches beyond its scope, whoever is let in.
-fn admits(who: &Allow, principal: &Principal, in_scope: bool) -> bool {
+pub(crate) fn admits(who: &Allow, principal: &Principal, in_scope: bool) -> bool {
     match (who, principal) {
         (Allow::Anonymous, _) => true,
         (_, Principal::Anonymous) => false,

@@ -7,7 +7,7 @@
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
-//! | [`access`] [`address`] [`duration`] [`name`] [`service`] | the types of settings |
+//! | [`access`] [`address`] [`duration`] [`limit`] [`name`] [`service`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
 //! ```text
@@ -25,6 +25,7 @@ mod check;
 pub mod duration;
 pub mod error;
 mod keys;
+pub mod limit;
 pub mod name;
 pub mod service;
 mod setting;
@@ -39,6 +40,7 @@ pub use self::{
     duration::{InvalidDuration, format_duration, parse_duration},
     error::{ConfigError, ConfigErrors, Origin, Problem},
     keys::Config,
+    limit::{LimitRule, LimitRules, Network},
     name::{FileName, Labels, LogFormat},
     service::{HealthCheck, ServiceConfig, Services, UpstreamUrl},
 };

@@ -5,7 +5,7 @@ use super::answer;
 use crate::{
     auth::Caller,
     error::{Fault, Reason},
-    limit::{Limits, RateClass},
+    limit::RateClass,
     router::{AnswerLimit, Target, UnaryCall},
     rpc::Parts,
 };
@@ -17,6 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::sync::Arc;
 use tonic::body::Body;
+
+/// The method that does what `/rpc` does.
+pub(super) const GENERIC: &str = "p2p.v1.RpcService/Call";
 
 /// Most calls in one batch.
 const BATCH_LIMIT: usize = 50;
@@ -57,7 +60,6 @@ struct Batch<'a> {
 /// those over the limit are answered with the pause.
 pub(super) async fn answer_request(
     parts: &Parts,
-    limits: &Limits,
     caller: &Arc<Caller>,
     request: &mut Request<Body>,
 ) -> Result<Response<Body>, Fault> {
@@ -76,7 +78,9 @@ pub(super) async fn answer_request(
         Ok(Calls::Many(calls)) => {
             batch.limit.bytes /= calls.len();
             batch.limit.name = "rpc_max_message_bytes, shared by the calls of a batch";
-            let charged = |at| if at == 0 { Ok(()) } else { limits.charge_caller(RateClass::Rpc, caller) };
+            let charged = |at| {
+                if at == 0 { Ok(()) } else { parts.limits.charge_caller(RateClass::Rpc, GENERIC, caller) }
+            };
             let calls: Vec<_> = calls.into_iter().enumerate().map(|(at, call)| (call, charged(at))).collect();
             let results = join_all(calls.into_iter().map(|(call, charged)| batch.run(call, charged))).await;
             let results: Vec<String> = results.into_iter().flatten().collect();
@@ -84,7 +88,7 @@ pub(super) async fn answer_request(
         }
     };
     Ok(match results {
-        Some(results) => answer(StatusCode::OK, "application/json", results),
+        Some(results) => answer(StatusCode::OK, super::JSON, results),
         None => {
             let mut nothing = Response::new(Body::empty());
             *nothing.status_mut() = StatusCode::NO_CONTENT;
@@ -159,6 +163,8 @@ impl Batch<'_> {
             (METHOD_NOT_FOUND, format!("{:?}: {error}", call.method), json!({"reason": "UNKNOWN_METHOD"}))
         })?;
         let method = router.registry().resolve(path.as_wire()).map_err(|fault| from_fault(&fault))?;
+        let charged = self.parts.limits.charge_target(path.as_str(), self.caller);
+        charged.map_err(|fault| from_fault(&fault))?;
         let deadline = router.deadline(&method, self.headers);
         let params = call.params.map_or("{}", RawValue::get);
         let (caller, limit) = (self.caller, self.limit);
@@ -209,6 +215,8 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::Unauthenticated
         | Reason::Denied
         | Reason::RateLimited
+        | Reason::TooManyCalls
+        | Reason::Overloaded
         | Reason::Precondition
         | Reason::NotCoordinator
         | Reason::NotFound
@@ -216,6 +224,7 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::DeadlineExceeded
         | Reason::MethodNotAllowed
         | Reason::UnsupportedMediaType
+        | Reason::NotAcceptable
         | Reason::ShuttingDown => SERVER_ERROR - i64::from(i32::from(row.code)),
     };
     let mut data = json!({"reason": row.word, "grpc_code": i32::from(row.code)});

@@ -96,6 +96,7 @@ pub(super) async fn broadcast(parts: &Parts, request: Request<BroadcastRequest>)
     let router = &parts.router;
     let method = router.registry().resolve(method_path(&method)?.as_wire())?;
     router.check_generic(&method, &caller)?;
+    parts.limits.charge_target(method.info.path.as_str(), &caller)?;
     let (started, end) = (Instant::now(), router.deadline(&method, &headers));
     let end = end.unwrap_or_else(|| started + router.default_timeout());
     let room = router.begin_broadcast()?;

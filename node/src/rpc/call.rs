@@ -47,6 +47,7 @@ impl CallService {
         let target = node.as_ref().map_or(Target::Any, Target::Node);
         let router = &self.0.router;
         let method = router.registry().resolve(path.as_wire())?;
+        self.0.limits.charge_target(path.as_str(), &caller)?;
         let deadline = router.deadline(&method, &headers);
         let call =
             UnaryCall { method: &method, caller: &caller, target, deadline, limit: router.answer_limit() };

@@ -35,6 +35,7 @@ use crate::{
     enrol::{Enrolment, Rotation},
     error::{Fault, Reason},
     gossip::Gossip,
+    limit::Limits,
     registry::{LocalService, ServiceError},
     revocation::Revocations,
     router::Router,
@@ -83,6 +84,8 @@ pub struct Parts {
     pub rotation: Arc<Rotation>,
     /// Routing and the registry.
     pub router: Arc<Router>,
+    /// What generic calls are charged to, beside what they are charged as.
+    pub limits: Arc<Limits>,
     /// Processes behind this node.
     pub upstreams: Arc<Upstreams>,
     /// The stop signal.

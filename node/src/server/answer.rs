@@ -1,8 +1,10 @@
 //! An answer's body: ends in time, and is counted when it ends.
 
+use super::admission::Begun;
 use crate::{
     auth::Withdrawn,
     error::{Fault, Reason},
+    limit::Slot,
     registry::Method,
     router::oversized,
 };
@@ -55,6 +57,10 @@ pub struct AnswerBody {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     withdrawn: Option<Withdrawn>,
+    /// Counts the call as under way.
+    slot: Option<Slot>,
+    /// Counts it for its connection.
+    begun: Option<Begun>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -68,8 +74,8 @@ impl fmt::Debug for AnswerBody {
 
 impl AnswerBody {
     /// The body of an HTTP answer.
-    pub(super) fn plain(inner: Body) -> Self {
-        Self { inner, call: None, deadline: None, timer: None, withdrawn: None }
+    pub(super) fn plain(inner: Body, slot: Option<Slot>) -> Self {
+        Self { inner, call: None, deadline: None, timer: None, withdrawn: None, slot, begun: None }
     }
 
     /// The body of a gRPC answer, which ends with DEADLINE_EXCEEDED if it is not through by `deadline`, and with
@@ -79,8 +85,14 @@ impl AnswerBody {
         call: Option<Call>,
         deadline: Option<Instant>,
         withdrawn: Option<Withdrawn>,
+        slot: Option<Slot>,
     ) -> Self {
-        Self { inner, call, deadline, timer: None, withdrawn }
+        Self { inner, call, deadline, timer: None, withdrawn, slot, begun: None }
+    }
+
+    /// The same, of a call that has begun on its connection.
+    pub(super) fn of_connection(self, begun: Begun) -> Self {
+        Self { begun: Some(begun), ..self }
     }
 
     /// Why the answer must end now, if it must.
@@ -101,7 +113,7 @@ impl AnswerBody {
     /// Ends the answer, and with it the call behind it.
     fn end(&mut self, fault: &Fault) -> Frame<Bytes> {
         self.inner = Body::empty();
-        (self.deadline, self.withdrawn) = (None, None);
+        (self.deadline, self.withdrawn, self.slot, self.begun) = (None, None, None, None);
         let frame = status_trailers(fault);
         if let (Some(mut call), Some(trailers)) = (self.call.take(), frame.trailers_ref()) {
             call.note(trailers);
@@ -157,7 +169,7 @@ impl HttpBody for AnswerBody {
                     Some(Err(_)) | None => true,
                 };
                 if ended {
-                    this.call = None;
+                    (this.call, this.slot, this.begun) = (None, None, None);
                 }
                 Poll::Ready(frame)
             }

@@ -22,23 +22,25 @@ use tokio::{
 const ENOUGH: usize = 24;
 
 /// A stream whose first bytes must come in time.
-#[derive(Debug)]
 pub(super) struct PrefaceDeadline<S> {
     stream: S,
     read: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     missed: Arc<AtomicBool>,
     spoken: Arc<AtomicBool>,
+    /// Told when they have come.
+    on_spoken: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl<S> PrefaceDeadline<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+    pub(super) fn new(stream: S, timeout: Duration, on_spoken: impl FnOnce() + Send + 'static) -> Self {
         Self {
             stream,
             read: 0,
             deadline: Some(Box::pin(tokio::time::sleep(timeout))),
             missed: Arc::default(),
             spoken: Arc::default(),
+            on_spoken: Some(Box::new(on_spoken)),
         }
     }
 
@@ -69,6 +71,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for PrefaceDeadline<S> {
                 if this.read >= ENOUGH {
                     this.deadline = None;
                     this.spoken.store(true, Ordering::Relaxed);
+                    if let Some(tell) = this.on_spoken.take() {
+                        tell();
+                    }
                 }
                 Poll::Ready(result)
             }
@@ -114,7 +119,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_is_cut_off_and_a_speaking_one_is_not() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10));
+        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10), || ());
         client.write_all(b"too short").await.expect("written");
         let mut buf = [0; 64];
         assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 9);
@@ -122,7 +127,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 
         let (mut client, server) = tokio::io::duplex(64);
-        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10));
+        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10), || ());
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
         assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 24);
         tokio::time::advance(Duration::from_secs(60)).await;
