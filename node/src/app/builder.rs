@@ -6,6 +6,7 @@ use super::{
     publish::Publisher,
 };
 use crate::{
+    audit::{Audit, AuditError},
     auth::Auth,
     config::{Config, SeedAddress},
     enrol::{
@@ -23,7 +24,7 @@ use crate::{
     router::Router,
     rpc::{self, NodeFacts, Parts},
     schema::Schema,
-    server::{Security, Server, ServerLimits, Stack},
+    server::{LocalSocket, Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
     token::{AccessToken, Issuer, SignerFile, Signers, Verifier, signers::Chain},
@@ -40,6 +41,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -81,6 +83,17 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// The local socket cannot be opened.
+    #[error("cannot listen on the socket {}: {error}; set listen_socket to a path in a directory that this user may write", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A service.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -193,9 +206,12 @@ impl NodeBuilder {
             error,
         })?;
 
+        let local = config.listen_socket.as_deref().map(listen_locally).transpose()?;
+
         // 3. Certificates, by joining if there are none and a token is given.
         let source = join.or_else(|| config.join_token_file.clone().map(JoinSource::File));
         let metrics = Arc::new(Metrics::default());
+        let audit = Audit::open(config.audit_log.as_ref(), &metrics)?;
         let renewals = metrics.register(RenewalMetrics::register);
         let identity =
             certificate::obtain(&config, source, listening, &mut prepared.tokens, &renewals).await?;
@@ -307,6 +323,7 @@ impl NodeBuilder {
         let parts = Parts {
             facts,
             limits: limits.clone(),
+            audit: audit.clone(),
             gossip: gossip.clone(),
             enrolment,
             issuer: issuer.clone(),
@@ -321,7 +338,8 @@ impl NodeBuilder {
         registry.install(services)?;
         upstreams.start(prepared.upstreams);
         let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
-        let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
+        let stack =
+            Arc::new(Stack::new(router, gateway, limits.clone(), audit.clone(), watch.clone(), &metrics));
         let server_limits = ServerLimits {
             connections: config.connections_max.get() as usize,
             per_address: config.connections_per_address_max.get() as usize,
@@ -335,7 +353,7 @@ impl NodeBuilder {
         let security = security(&config, &identity, &cluster);
         let server =
             Server::new(stack, security, revocations.clone(), server_limits, gossip.view(), &metrics);
-        let server_task = tokio::spawn(server.run(listener, watch));
+        let server_task = tokio::spawn(server.run(listener, local, watch));
 
         let ca_keeper = CaKeeper {
             identity: identity.clone(),
@@ -373,6 +391,7 @@ impl NodeBuilder {
             upstreams,
             pool,
             limits,
+            audit,
             metrics,
             shutdown,
             server_task,
@@ -433,6 +452,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
             StartError::Listen { address, error }
         }
     })
+}
+
+fn listen_locally(path: &Path) -> Result<LocalSocket, StartError> {
+    let socket =
+        LocalSocket::bind(path).map_err(|error| StartError::Socket { path: path.to_owned(), error })?;
+    tracing::info!(socket = %path.display(), "the local socket is open");
+    Ok(socket)
 }
 
 fn security(config: &Config, identity: &Arc<IdentityStore>, cluster: &ClusterId) -> Security {

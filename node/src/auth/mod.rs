@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`evidence`] | from a connection and headers to a [`Caller`]: certificate, token, or what a node asserts |
 //! | [`policy`] | THE table of who may call what, and the rules of `access:` before it |
+//! | `act` | a caller and its act as the audit log names them |
 //! | [`mod@coordinators`] | the one answer of a node that is asked for what only coordinators do |
 //! | `proxies` | the address of a caller behind a proxy |
 //! | `metrics` | refusals by reason |
@@ -13,6 +14,7 @@
 //! asserted by the forwarding node in `p2p-principal`; the assertion is honoured for the services of users
 //! only, never for `p2p.v1`, because a stolen node could assert anybody.
 
+mod act;
 pub mod coordinators;
 pub mod evidence;
 mod metrics;
@@ -21,8 +23,9 @@ mod proxies;
 #[cfg(test)]
 mod tests;
 
+pub use act::{audit_entry, is_audited};
 pub use coordinators::not_coordinator;
-pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, PRINCIPAL, SERVED_BY, TARGET_NODE};
+pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, LocalUser, PRINCIPAL, SERVED_BY, TARGET_NODE};
 pub use policy::{Access, access_of};
 
 use crate::{

@@ -5,6 +5,7 @@
 use super::{
     access::AccessRules,
     address::{AdvertiseAddress, SeedAddress},
+    audit::AuditTarget,
     limit::{LimitRules, Network},
     name::{FileName, Labels, LogFormat},
     service::Services,
@@ -36,6 +37,13 @@ settings! {
     /// The local address to listen on. 0.0.0.0 is every IPv4 address of the host, :: every address. Name
     /// one to keep the node off the others.
     bind_address: IpAddr = "0.0.0.0";
+
+    /// A Unix socket on which users of this host speak to the node without certificates, such as
+    /// /run/p2p/node.sock, where p2pctl finds it by itself. The system says who calls: root, and the user that
+    /// the node runs as, count as an admin on coordinators, and elsewhere as the node itself, which may also
+    /// register services; others count as nobody, unless access lists them as uid:N. Its group may open it
+    /// (0660). Empty for none.
+    listen_socket: Option<PathBuf> = "";
 
     /// Whether this node also holds CA authority: it enrols nodes, issues access tokens and signs
     /// revocations. One or two per cluster, on hosts that few can log in to; without them the cluster keeps
@@ -258,7 +266,8 @@ settings! {
     /// [p2p.v1.ClusterService/ListNodes], allow: ["anonymous"]}. The first rule that means a method decides,
     /// alone: who is not listed is refused. Methods are globs (shop.Orders/Get, shop.Orders/*, shop.*, *);
     /// allow lists anonymous, authenticated, admin, node, token, SPIFFE ids (spiffe://CLUSTER/worker/*) and
-    /// subjects of tokens, which never reach beyond their scope. Gossip and acts of admins cannot be opened.
+    /// subjects of tokens, which never reach beyond their scope, and uid:N, users of this host over
+    /// listen_socket. Gossip and acts of admins cannot be opened.
     /// At most 64 rules; give every node the same.
     access: AccessRules = "[]";
 
@@ -274,6 +283,11 @@ settings! {
     /// lasts, and could make this node a relay to any address that it reaches. What `services` lists is not
     /// asked about.
     register_remote_upstreams: bool = "false";
+
+    /// Where it is written who did which act that changes who may do what (evict, issue, revoke, enrol,
+    /// register), from where and with what result: a file, to which JSON lines are appended, or stderr.
+    /// Never holds tokens. A file that is moved away is followed by a new one. Empty for nowhere.
+    audit_log: Option<AuditTarget> = "";
 
     /// What is logged: error, warn, info, debug or trace, or a filter such as info,p2p_node::gossip=debug
     /// (tracing's env-filter syntax).

@@ -7,7 +7,7 @@
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
-//! | [`access`] [`address`] [`duration`] [`limit`] [`name`] [`service`] | the types of settings |
+//! | [`access`] [`address`] [`audit`] [`duration`] [`limit`] [`name`] [`service`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
 //! ```text
@@ -21,6 +21,7 @@
 
 pub mod access;
 pub mod address;
+pub mod audit;
 mod check;
 pub mod duration;
 pub mod error;
@@ -37,6 +38,7 @@ mod tests;
 pub use self::{
     access::{AccessRule, AccessRules, Allow},
     address::{AdvertiseAddress, SeedAddress, SeedHost},
+    audit::AuditTarget,
     duration::{InvalidDuration, format_duration, parse_duration},
     error::{ConfigError, ConfigErrors, Origin, Problem},
     keys::Config,

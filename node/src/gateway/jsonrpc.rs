@@ -7,7 +7,7 @@ use crate::{
     error::{Fault, Reason},
     limit::RateClass,
     router::{AnswerLimit, Target, UnaryCall},
-    rpc::Parts,
+    rpc::{Parts, audit_generic},
 };
 use futures_util::future::join_all;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -16,7 +16,7 @@ use p2p_core::MethodPath;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::sync::Arc;
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 
 /// The method that does what `/rpc` does.
 pub(super) const GENERIC: &str = "p2p.v1.RpcService/Call";
@@ -169,7 +169,14 @@ impl Batch<'_> {
         let params = call.params.map_or("{}", RawValue::get);
         let (caller, limit) = (self.caller, self.limit);
         let unary = UnaryCall { method: &method, caller, target: Target::Any, deadline, limit };
-        let (_node, result) = router.call_json(unary, params).await.map_err(|fault| from_fault(&fault))?;
+        let made = router.call_json(unary, params).await;
+        let code = match &made {
+            Ok((_, Ok(_))) => Code::Ok,
+            Ok((_, Err(status))) => status.code(),
+            Err(fault) => fault.reason.row().code,
+        };
+        audit_generic(self.parts, path.as_str(), self.caller, code);
+        let (_node, result) = made.map_err(|fault| from_fault(&fault))?;
         result.map_err(|status| {
             let code = i32::from(status.code());
             (SERVER_ERROR - i64::from(code), status.message().to_owned(), json!({"grpc_code": code}))

@@ -96,6 +96,8 @@ pub enum Client {
     Principal(SpiffeId),
     /// The holder of access tokens.
     Subject(Subject),
+    /// A user of this host.
+    User(u32),
     /// Somebody at an address.
     Address(IpAddr),
 }
@@ -106,7 +108,10 @@ impl Client {
         match &caller.principal {
             Principal::Certificate(id) => Self::Principal(id.clone()),
             Principal::Token(holder) => Self::Subject(holder.subject.clone()),
-            Principal::Anonymous => Self::Address(client_address(caller.address)),
+            Principal::Anonymous => match caller.user() {
+                Some(user) => Self::User(user.uid),
+                None => Self::Address(client_address(caller.address)),
+            },
         }
     }
 }
@@ -156,12 +161,14 @@ struct Rule<C: Clock> {
 }
 
 impl<C: Clock> Rule<C> {
-    /// Whether it means a call of the method `path` by `principal`.
-    fn means(&self, path: &str, principal: &Principal) -> bool {
+    /// Whether it means a call of the method `path` by `caller`.
+    fn means(&self, path: &str, caller: &Caller) -> bool {
         let method = self.rule.methods.as_ref().is_none_or(|methods| methods.matches(path));
         let clients = &self.rule.clients;
         // How far a token reaches is for the policy to say; here it only tells who calls.
-        method && (clients.is_empty() || clients.iter().any(|who| policy::admits(who, principal, true)))
+        method
+            && (clients.is_empty()
+                || clients.iter().any(|who| policy::admits(who, &caller.principal, true, caller.user())))
     }
 }
 
@@ -279,8 +286,7 @@ impl<C: Clock + Clone> Limits<C> {
         if !self.enabled || is_exempt(caller) {
             return Ok(());
         }
-        let principal = &caller.principal;
-        match (self.own.iter().find(|(_, rule)| rule.means(path, principal)), class) {
+        match (self.own.iter().find(|(_, rule)| rule.means(path, caller)), class) {
             (Some((number, rule)), _) => {
                 let owner = Owner::Rule(*number, client);
                 self.take(rule.budget.as_ref(), owner, OVERRIDE, || rule_message(&rule.rule))?;
@@ -297,7 +303,7 @@ impl<C: Clock + Clone> Limits<C> {
             }
             (None, None) => {}
         }
-        for (number, rule) in self.shared.iter().filter(|(_, rule)| rule.means(path, principal)) {
+        for (number, rule) in self.shared.iter().filter(|(_, rule)| rule.means(path, caller)) {
             self.take(rule.budget.as_ref(), Owner::Shared(*number), SHARED, || rule_message(&rule.rule))?;
         }
         Ok(())

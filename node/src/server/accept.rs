@@ -1,6 +1,12 @@
 //! One connection's life.
 
-use super::{Security, Server, admission::Ticket, expiry::Expiry, preface::PrefaceDeadline};
+use super::{
+    Security, Server,
+    admission::Ticket,
+    expiry::Expiry,
+    local::{self, Reread},
+    preface::PrefaceDeadline,
+};
 use crate::{
     auth::Connection,
     identity::{PeerCertificate, explain},
@@ -26,7 +32,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -160,6 +166,27 @@ pub(super) async fn serve(
             speak_http(server, tls, http2, connection, live, ticket, shutdown).await
         }
     }
+}
+
+/// Serves one connection over the local socket.
+pub(super) async fn serve_local(
+    server: &Arc<Server>,
+    stream: UnixStream,
+    ticket: Arc<Ticket>,
+    mut shutdown: ShutdownWatch,
+) -> Result<(), Refusal> {
+    let connection = match &server.security {
+        Security::Plain(principal) => Connection::new(local::ADDRESS, principal.clone()),
+        Security::Tls(identity) => local::connection_of(&stream, identity)?,
+    };
+    let ahead = tokio::time::timeout(server.limits.preface, Reread::ahead(stream, 3));
+    let stream = tokio::select! {
+        read = ahead => read.map_err(|_elapsed| Refusal::Timeout)??,
+        () = shutdown.reached(Phase::Draining) => return Ok(()),
+    };
+    let http2 = stream.first() == b"PRI";
+    let live = server.revocations.live().register(connection.principal.clone(), Vec::new());
+    speak_http(server, stream, http2, connection, live, ticket, shutdown).await
 }
 
 /// Whether a handshake failed for the certificate that the client showed, and not for ours.
@@ -306,13 +333,13 @@ where
     let stream = PrefaceDeadline::new(stream, server.limits.preface, move || speaker.speaks());
     let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
-    let (stream_window, connection_window, keep_alive) = match connection.principal.node() {
+    let (stream_window, connection_window, keep_alive) = match connection.peer() {
         Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW, PEER_KEEP_ALIVE),
         None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW, KEEP_ALIVE),
     };
     let expiry = Expiry::of(&connection, server.view.clone());
     // Nodes keep their connections as they see fit.
-    let of_node = connection.principal.node().is_some();
+    let of_node = connection.peer().is_some();
     let idle = Some(server.limits.idle).filter(|idle| !idle.is_zero() && !of_node);
     let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
     let activity = ticket.activity();

@@ -2,10 +2,11 @@
 
 use super::admission::Begun;
 use crate::{
+    audit::{Audit, Entry, Note},
     auth::Withdrawn,
     error::{Fault, Reason},
     limit::Slot,
-    registry::Method,
+    registry::{Method, code_word},
     router::oversized,
 };
 use bytes::Bytes;
@@ -26,12 +27,26 @@ pub(super) struct Call {
     method: Arc<Method>,
     started: Instant,
     code: Option<Code>,
+    audited: Option<Box<Audited>>,
+}
+
+/// What the audit log is told of a call that has ended.
+#[derive(Debug)]
+pub(super) struct Audited {
+    pub(super) audit: Arc<Audit>,
+    pub(super) entry: Entry,
+    pub(super) note: Note,
 }
 
 impl Call {
     pub(super) fn start(method: Arc<Method>) -> Self {
         method.metrics.in_flight.inc();
-        Self { method, started: Instant::now(), code: None }
+        Self { method, started: Instant::now(), code: None, audited: None }
+    }
+
+    /// Tells the audit log when it ends.
+    pub(super) fn audit(&mut self, audited: Audited) {
+        self.audited = Some(Box::new(audited));
     }
 
     /// Notes the status if these headers or trailers carry one.
@@ -46,6 +61,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.method.metrics.in_flight.dec();
         let code = self.code.unwrap_or(Code::Cancelled);
+        if let Some(audited) = self.audited.take() {
+            audited.audit.record(&audited.entry, code_word(code), Some(&audited.note));
+        }
         self.method.metrics.finished(code, self.started.elapsed().as_secs_f64());
     }
 }

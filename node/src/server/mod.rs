@@ -5,6 +5,7 @@
 //! | `admission` | which connections may be open, and which one makes room |
 //! | `accept` | one connection's life: TLS, ALPN, HTTP, drain |
 //! | `expiry` | when a connection ends because its certificate has expired |
+//! | [`local`] | the socket for users of this host |
 //! | `preface` | the deadline for a connection's first bytes |
 //! | [`stack`] | one request's life |
 //! | `answer` | an answer's body: deadline, and what is counted when it ends |
@@ -14,11 +15,13 @@ mod admission;
 mod answer;
 mod ask;
 mod expiry;
+pub mod local;
 mod metrics;
 mod preface;
 pub mod stack;
 
 pub use answer::AnswerBody;
+pub use local::LocalSocket;
 pub use stack::Stack;
 
 use crate::{
@@ -96,16 +99,32 @@ impl Server {
 
     /// Accepts until the node drains, then waits for the open connections: they finish what is in flight,
     /// or end when the node stops.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, mut shutdown: ShutdownWatch) {
+    pub async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        local: Option<LocalSocket>,
+        mut shutdown: ShutdownWatch,
+    ) {
         let connections = TaskTracker::new();
         let watch = shutdown.clone();
         loop {
+            let accept_local = async {
+                match &local {
+                    Some(socket) => socket.listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             let accepted = tokio::select! {
                 () = shutdown.reached(Phase::Draining) => break,
-                accepted = listener.accept() => accepted,
+                accepted = listener.accept() => {
+                    accepted.map(|(stream, peer)| self.admit(stream, peer, &connections, &watch))
+                }
+                accepted = accept_local => {
+                    accepted.map(|(stream, _)| self.admit_local(stream, &connections, &watch))
+                }
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &connections, &watch),
+                Ok(()) => {}
                 Err(error) => {
                     self.metrics.refused("accept");
                     tracing::warn!(%error, "connection not accepted; is the limit of open files too low?");
@@ -113,7 +132,7 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        drop((listener, local));
         connections.close();
         connections.wait().await;
     }
@@ -136,14 +155,40 @@ impl Server {
         let (server, shutdown) = (self.clone(), shutdown.clone());
         connections.spawn(async move {
             let serving = accept::serve(&server, stream, peer, exempt, ticket.clone(), shutdown);
-            let refusal = tokio::select! {
-                served = serving => served.err(),
-                () = ticket.ended() => None,
+            let served = tokio::select! {
+                served = serving => served,
+                () = ticket.ended() => Ok(()),
             };
-            if let Some(refusal) = refusal {
-                server.metrics.refused(refusal.word());
-                tracing::debug!(peer.address = %peer, error = %refusal, "connection refused");
-            }
+            server.note(served, &peer);
         });
+    }
+
+    /// The same over the local socket.
+    fn admit_local(
+        self: &Arc<Self>,
+        stream: tokio::net::UnixStream,
+        connections: &TaskTracker,
+        shutdown: &ShutdownWatch,
+    ) {
+        let ticket = match self.admission.admit(local::ADDRESS, true) {
+            Ok(ticket) => Arc::new(ticket),
+            Err(limit) => return self.metrics.refused(limit),
+        };
+        let (server, shutdown) = (self.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let serving = accept::serve_local(&server, stream, ticket.clone(), shutdown);
+            let served = tokio::select! {
+                served = serving => served,
+                () = ticket.ended() => Ok(()),
+            };
+            server.note(served, &"the local socket");
+        });
+    }
+
+    fn note(&self, served: Result<(), accept::Refusal>, peer: &dyn std::fmt::Display) {
+        if let Err(refusal) = served {
+            self.metrics.refused(refusal.word());
+            tracing::debug!(peer.address = %peer, error = %refusal, "connection refused");
+        }
     }
 }

@@ -6,11 +6,12 @@
 //! ```
 
 use super::{
-    answer::{AnswerBody, Call},
+    answer::{AnswerBody, Audited, Call},
     ask::AskBody,
 };
 use crate::{
-    auth::{Access, Auth, Caller, Connection, Withdrawn},
+    audit::{Audit, Note},
+    auth::{Access, Auth, Caller, Connection, Withdrawn, audit_entry, is_audited},
     error::{Fault, Reason},
     gateway::{Endpoint, Gateway, secure},
     limit::{Client, Limits, RateClass, Slot, Weight},
@@ -51,6 +52,7 @@ pub struct Stack {
     router: Arc<Router>,
     gateway: Gateway,
     limits: Arc<Limits>,
+    audit: Arc<Audit>,
     shutdown: ShutdownWatch,
     http_requests: Family<HttpLabels, Counter>,
 }
@@ -61,6 +63,7 @@ impl Stack {
         router: Arc<Router>,
         gateway: Gateway,
         limits: Arc<Limits>,
+        audit: Arc<Audit>,
         shutdown: ShutdownWatch,
         metrics: &Metrics,
     ) -> Self {
@@ -68,7 +71,7 @@ impl Stack {
         metrics.register(|registry| {
             registry.register("http_requests", "HTTP requests by path and status", http_requests.clone());
         });
-        Self { router, gateway, limits, shutdown, http_requests }
+        Self { router, gateway, limits, audit, shutdown, http_requests }
     }
 
     /// Answers one request of a connection.
@@ -93,10 +96,17 @@ impl Stack {
         let known = resolved.as_ref().ok().cloned();
         let asked = Asked::of_call(known.as_deref());
         let mut call = known.clone().map(Call::start);
+        let note = (self.audit.is_on() && is_audited(asked.path)).then(Note::default);
+        if let Some(note) = &note {
+            request.extensions_mut().insert(note.clone());
+        }
+        let origin = self.auth().origin(&connection, request.headers());
+        let mut who = None;
         let (mut deadline, mut withdrawn, mut slot) = (None, None, None);
         let answer = async {
             let (caller, entered) = self.enter(&connection, &asked, &mut request)?;
             slot = Some(entered);
+            who = note.as_ref().map(|_| caller.clone());
             let method = resolved.map_err(|fault| for_stranger(fault, &caller))?;
             // authorize
             let path = method.info.path.as_str();
@@ -115,6 +125,10 @@ impl Stack {
         };
         let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_grpc);
         if let Some(call) = &mut call {
+            if let Some(note) = note {
+                let entry = audit_entry(asked.path, &connection, origin, who.as_deref());
+                call.audit(Audited { audit: self.audit.clone(), entry, note });
+            }
             call.note(answer.headers());
         }
         answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn, slot))
