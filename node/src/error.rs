@@ -66,6 +66,10 @@ pub enum Reason {
     Denied,
     /// The caller's rate limit.
     RateLimited,
+    /// The caller has as many calls under way as one may have.
+    TooManyCalls,
+    /// This node has as many calls under way as it takes; nothing was processed.
+    Overloaded,
     /// Malformed input.
     InvalidArgument,
     /// It cannot be done as things are; the message says what to change first.
@@ -82,6 +86,8 @@ pub enum Reason {
     MethodNotAllowed,
     /// The request's media type is not understood.
     UnsupportedMediaType,
+    /// The caller takes no media type that there is.
+    NotAcceptable,
     /// This node is shutting down.
     ShuttingDown,
     /// A defect of ours.
@@ -157,6 +163,16 @@ impl Reason {
                 Caller,
                 Retry::Later,
             ),
+            Self::TooManyCalls => row(
+                "TOO_MANY_CALLS",
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Caller,
+                Retry::Later,
+            ),
+            Self::Overloaded => {
+                row("OVERLOADED", Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Us, Retry::Elsewhere)
+            }
             Self::InvalidArgument => {
                 row("INVALID_ARGUMENT", Code::InvalidArgument, StatusCode::BAD_REQUEST, Caller, Retry::No)
             }
@@ -195,6 +211,9 @@ impl Reason {
                 Caller,
                 Retry::No,
             ),
+            Self::NotAcceptable => {
+                row("NOT_ACCEPTABLE", Code::InvalidArgument, StatusCode::NOT_ACCEPTABLE, Caller, Retry::No)
+            }
             Self::ShuttingDown => {
                 row("SHUTTING_DOWN", Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Us, Retry::Elsewhere)
             }

@@ -14,12 +14,14 @@
 //! | [`auth`] | evidence and policy |
 //! | [`token`] [`revocation`] | access tokens: signing keys, verification; what is revoked: lookups, live connections |
 //! | [`identity`] | certificates, CA, trust, hot reload |
+//! | [`audit`] | who did which act of an admin |
 //! | [`telemetry`] [`persist`] | logs and metrics; state on disk |
 //! | [`error`] [`shutdown`] [`config`] [`tap`] | faults and their answers; the stop signal; configuration; byte streams that are looked at |
 //!
 //! A request's life is one file: [`server::stack`].
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod enrol;

@@ -264,10 +264,11 @@ async fn what_does_not_fit_an_endpoint_is_said_in_http() {
             http.post(&url).header("content-type", "text/xml").body("<a/>").send().await.expect("an answer");
         assert_problem(xml, 415, "UNSUPPORTED_MEDIA_TYPE").await;
         for (method, path, allow) in [
-            (Method::GET, "/rpc", "POST"),
-            (Method::POST, "/health", "GET, HEAD"),
-            (Method::DELETE, "/cluster/nodes", "GET, HEAD"),
-            (Method::PUT, "/rpc", "POST"),
+            (Method::GET, "/rpc", "POST, OPTIONS"),
+            (Method::POST, "/health", "GET, HEAD, OPTIONS"),
+            (Method::DELETE, "/cluster/nodes", "GET, HEAD, OPTIONS"),
+            (Method::PUT, "/rpc", "POST, OPTIONS"),
+            (Method::TRACE, "/livez", "GET, HEAD, OPTIONS"),
         ] {
             let answer = http.request(method, admin.url(path)).send().await.expect("an answer");
             assert_eq!(answer.headers()["allow"], allow, "{path}");
@@ -372,4 +373,140 @@ async fn a_routed_call_is_charged_once_at_its_entry() {
     let direct = cluster.admin(&cluster.g1).await;
     direct.hello("you").await.expect("the first");
     assert_eq!(direct.hello("you").await.expect_err("the second").code(), Code::ResourceExhausted);
+}
+
+/// Whether `value` is what the schema says: types, required fields, enumerations and items.
+fn conforms(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let pointer = name.strip_prefix('#').expect("a reference into the document");
+        return conforms(document, document.pointer(pointer).expect("a schema"), value);
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let fitting = choices.iter().filter(|choice| conforms(document, choice, value).is_ok()).count();
+        return if fitting == 1 { Ok(()) } else { Err(format!("{value} fits {fitting} of {schema}")) };
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let kind_or_kinds = &schema["type"];
+    let kinds = kind_or_kinds.as_array().cloned().unwrap_or_else(|| vec![kind_or_kinds.clone()]);
+    let fits = |name: &Value| name == kind || (name == "number" && kind == "integer") || name.is_null();
+    if !kinds.iter().any(fits) {
+        return Err(format!("{value} is no {kinds:?}"));
+    }
+    if schema["enum"].as_array().is_some_and(|words| !words.contains(value)) {
+        return Err(format!("{value} is none of {}", schema["enum"]));
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        value.get(name).ok_or_else(|| format!("{name} is missing in {value}"))?;
+    }
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        value.get(name).map_or(Ok(()), |value| conforms(document, schema, value))?;
+    }
+    let mut items = value.as_array().into_iter().flatten().filter(|_| schema["items"].is_object());
+    items.try_for_each(|item| conforms(document, &schema["items"], item))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_is_what_the_openapi_document_says() {
+    let Setup { admin, stranger, .. } = &start().await;
+    let document = json_of(get(stranger, true, "/openapi.json").await).await;
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 8);
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            // As an admin and as a stranger; what the document names, and what it forbids.
+            for (client, accept) in [(admin, "*/*"), (stranger, "*/*"), (admin, "image/png")] {
+                let body = call(json!(1), "p2p.v1.SystemService/Echo", json!({"message": "x"})).to_string();
+                let request =
+                    client.http(true).request(method.clone(), client.url(path)).header("accept", accept);
+                let request = match method {
+                    Method::POST => request.header("content-type", "application/json").body(body),
+                    _ => request,
+                };
+                let answer = request.send().await.expect("an answer");
+                let status = answer.status();
+                assert!(status != 406 || accept == "image/png");
+                for (header, value) in [
+                    ("x-content-type-options", "nosniff"),
+                    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+                    ("referrer-policy", "no-referrer"),
+                ] {
+                    assert_eq!(answer.headers()[header], value, "{path}");
+                }
+                let responses = &operation["responses"];
+                let mut response = &responses[status.as_str()];
+                if response.is_null() {
+                    response = &responses["default"];
+                }
+                if let Some(name) = response["$ref"].as_str() {
+                    response =
+                        document.pointer(name.strip_prefix('#').expect("a reference")).expect("a response");
+                }
+                let media = content_type(&answer).split(';').next().expect("a type").to_owned();
+                let schema = &response["content"][&media]["schema"];
+                assert!(schema.is_object(), "{path}: {status} with {media} is not in the document");
+                let text = answer.text().await.expect("text");
+                let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+                conforms(&document, schema, &value).unwrap_or_else(|why| panic!("{path}: {why}"));
+            }
+        }
+    }
+    let options =
+        admin.http(true).request(Method::OPTIONS, admin.url("/rpc")).send().await.expect("an answer");
+    assert_eq!(
+        (options.status().as_u16(), &options.headers()["allow"]),
+        (204, &"POST, OPTIONS".parse().expect("text"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_packed_for_those_who_take_gzip() {
+    let Setup { stranger, .. } = &start().await;
+    let request = stranger.http(true).get(stranger.url("/metrics")).header("accept-encoding", "gzip");
+    let packed = request.send().await.expect("an answer");
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert_eq!(packed.headers()["vary"], "accept, accept-encoding");
+    let packed = packed.bytes().await.expect("bytes");
+    let mut text = String::new();
+    let mut reader = flate2::read::GzDecoder::new(&packed[..]);
+    std::io::Read::read_to_string(&mut reader, &mut text).expect("gzip");
+    assert!(text.contains("p2p_build_info") && packed.len() * 3 < text.len(), "{} bytes", packed.len());
+    let plain = get(stranger, true, "/metrics").await;
+    assert!(plain.headers().get("content-encoding").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_nodes_is_filtered_and_comes_in_pages() {
+    let cluster = Cluster::start().await;
+    let admin = &cluster.admin(&cluster.w1).await;
+    let ask = async |query: &str| json_of(get(admin, true, &format!("/cluster/nodes?{query}")).await).await;
+    let ids = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().expect("items").iter();
+        items.map(|item| item["node_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids(&ask("role=worker").await), ["g1", "w1"]);
+    assert_eq!(ids(&ask("state=down,left").await), Vec::<String>::new());
+    let first = ask("limit=2").await;
+    assert_eq!((ids(&first), &first["next"]), (vec!["c1".to_owned(), "g1".to_owned()], &json!("g1")));
+    let last = ask("limit=2&after=g1").await;
+    assert_eq!((ids(&last), last.get("next")), (vec!["w1".to_owned()], None));
+    let wrong = get(admin, true, "/cluster/nodes?stat=alive").await;
+    let problem = assert_problem(wrong, 400, "INVALID_ARGUMENT").await;
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("stat")), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_tells_each_check_to_those_who_ask() {
+    let Setup { stranger, .. } = &start().await;
+    let ready = json_of(get(stranger, false, "/readyz?verbose").await).await;
+    assert_eq!(ready, json!({"status": "ready", "checks": {"serving": "ok", "cluster": "ok"}}));
 }

@@ -6,7 +6,7 @@ use crate::{
     output::Format,
     session::TokenSource,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use p2p_client::Endpoint;
 use std::{path::PathBuf, time::Duration};
 
@@ -41,8 +41,9 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalOptions {
-    /// Node to connect to; http:// before it means without TLS
-    #[arg(long, global = true, env = "P2PCTL_ENDPOINT", value_name = "HOST:PORT")]
+    /// Node to connect to; http:// before it means without TLS. Without this flag, and with no other that says who you
+    /// are or whom you trust, the socket of this host's node (/run/p2p/node.sock) is taken if there is one
+    #[arg(long, global = true, env = "P2PCTL_ENDPOINT", value_name = "HOST:PORT|unix:PATH")]
     #[arg(default_value = "127.0.0.1:8001")]
     pub(crate) endpoint: Endpoint,
     /// CA certificate of the cluster, as PEM
@@ -64,6 +65,32 @@ pub(crate) struct GlobalOptions {
     /// How long connecting and each call may take, as in 500ms, 5s or 2m
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = timeout)]
     pub(crate) timeout: Duration,
+}
+
+/// Where a node's `listen_socket` is looked for.
+const SOCKET: &str = "/run/p2p/node.sock";
+
+impl Cli {
+    /// Reads the command line. Who names neither a node, nor a CA, nor evidence, speaks to the node of this host over its
+    /// socket, if it may.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches()?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        let global = &cli.global;
+        let named = !is_default(&matches, "endpoint");
+        let evidence = global.ca.is_some() || global.cert.is_some() || global.token.is_some();
+        if !named && !evidence && std::os::unix::net::UnixStream::connect(SOCKET).is_ok() {
+            cli.global.endpoint = format!("unix:{SOCKET}").parse().expect("a socket's path is an endpoint");
+        }
+        Ok(cli)
+    }
+}
+
+/// Whether nobody gave `name` a value, at any level of the command line or in the environment.
+fn is_default(matches: &clap::ArgMatches, name: &str) -> bool {
+    let given = |source| !matches!(source, Some(clap::parser::ValueSource::DefaultValue) | None);
+    let here = matches.try_contains_id(name).is_ok() && given(matches.value_source(name));
+    !here && matches.subcommand().is_none_or(|(_, deeper)| is_default(deeper, name))
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,7 +138,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_timeout_reads_as_people_write_it() {

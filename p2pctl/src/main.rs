@@ -17,12 +17,11 @@ mod error;
 mod output;
 mod session;
 
-use clap::Parser as _;
 use output::{Format, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && Format::asked_by(std::env::args_os()).is_structured() => {
             let output = Output::new(Format::asked_by(std::env::args_os()));

@@ -123,6 +123,11 @@ impl<'a> Session<'a> {
                 self.global.endpoint
             )),
             ConnectError::Files { .. } => Failure::usage(message).hint(&format!("Check {}", self.files())),
+            ConnectError::Unreachable { endpoint, .. } if endpoint.socket().is_some() => {
+                Failure::unreachable(message).hint(
+                    "Does the node run with this listen_socket, and may your user open it (its group may)?",
+                )
+            }
             ConnectError::Unreachable { endpoint, .. } if endpoint.is_plain() => {
                 Failure::unreachable(message).hint("Does the node use TLS? Then leave out http://")
             }

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use std::{error::Error, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
@@ -38,6 +38,10 @@ async fn open(
     let failed = |error: &(dyn Error + 'static)| connect_error(error, endpoint);
     let unreachable =
         |reason: &str| ConnectError::Unreachable { endpoint: endpoint.clone(), reason: reason.to_owned() };
+    if let Some(path) = endpoint.socket() {
+        let socket = UnixStream::connect(path).await.map_err(|error| failed(&error))?;
+        return handshake(socket, endpoint).await;
+    }
     let tcp = TcpStream::connect(endpoint.authority()).await.map_err(|error| failed(&error))?;
     tcp.set_nodelay(true).map_err(|error| failed(&error))?;
     let Some(tls) = tls else { return handshake(tcp, endpoint).await };

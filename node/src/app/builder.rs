@@ -6,6 +6,7 @@ use super::{
     publish::Publisher,
 };
 use crate::{
+    audit::{Audit, AuditError},
     auth::Auth,
     config::{Config, SeedAddress},
     enrol::{
@@ -23,7 +24,7 @@ use crate::{
     router::Router,
     rpc::{self, NodeFacts, Parts},
     schema::Schema,
-    server::{Security, Server, ServerLimits, Stack},
+    server::{LocalSocket, Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
     token::{AccessToken, Issuer, SignerFile, Signers, TokenRefusal, Verifier, signers::Chain},
@@ -40,6 +41,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -81,6 +83,17 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// The local socket cannot be opened.
+    #[error("cannot listen on the socket {}: {error}; set listen_socket to a path in a directory that this user may write", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A service.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -201,9 +214,12 @@ impl NodeBuilder {
             error,
         })?;
 
+        let local = config.listen_socket.as_deref().map(listen_locally).transpose()?;
+
         // 3. Certificates, by joining if there are none and a token is given.
         let source = join.or_else(|| config.join_token_file.clone().map(JoinSource::File));
         let metrics = Arc::new(Metrics::default());
+        let audit = Audit::open(config.audit_log.as_ref(), &metrics)?;
         let renewals = metrics.register(RenewalMetrics::register);
         let identity =
             certificate::obtain(&config, source, listening, &mut prepared.tokens, &renewals).await?;
@@ -229,8 +245,13 @@ impl NodeBuilder {
         let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(objection), &metrics));
         let (signer_file, known_signers) = prepared.signers;
         verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
-        let auth =
-            Arc::new(Auth::new(verifier.clone(), revocations.clone(), config.access.clone(), &metrics));
+        let auth = Arc::new(Auth::new(
+            verifier.clone(),
+            revocations.clone(),
+            config.access.clone(),
+            config.trusted_proxies.clone(),
+            &metrics,
+        ));
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
             registry.clone(),
@@ -311,8 +332,11 @@ impl NodeBuilder {
         let remote = config.register_remote_upstreams;
         let upstreams =
             Upstreams::new(registry.clone(), identity.clone(), prepared.services, remote, &metrics);
+        let limits = Arc::new(Limits::new(&config, &metrics));
         let parts = Parts {
             facts,
+            limits: limits.clone(),
+            audit: audit.clone(),
             gossip: gossip.clone(),
             enrolment,
             issuer: issuer.clone(),
@@ -327,22 +351,27 @@ impl NodeBuilder {
         services.extend(rpc::built_in(&parts)?);
         registry.install(services)?;
         upstreams.start(prepared.upstreams);
-        let limits = Arc::new(Limits::new(&config, &metrics));
-        let gateway = Gateway::new(parts, limits.clone(), metrics.clone(), config.metrics_require_auth);
-        let stack = Arc::new(Stack::new(router, gateway, limits.clone(), watch.clone(), &metrics));
+        let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
+        let stack =
+            Arc::new(Stack::new(router, gateway, limits.clone(), audit.clone(), watch.clone(), &metrics));
         if config.peer_stream_enabled && !alone {
             let address = advertised.first().copied().unwrap_or(listening);
             pool.streams().switch_on(calls_of_peers(stack.clone()), address, watch.clone());
         }
         let server_limits = ServerLimits {
             connections: config.connections_max.get() as usize,
+            per_address: config.connections_per_address_max.get() as usize,
+            opening: config.handshakes_max.get() as usize,
+            streams: config.streams_per_connection_max.get(),
             handshake: config.tls_handshake_timeout,
             preface: config.http_preface_timeout,
+            idle: config.connection_idle_timeout,
+            proxies: config.trusted_proxies.clone(),
         };
         let security = security(&config, &identity, &cluster);
         let server =
             Server::new(stack, security, revocations.clone(), server_limits, gossip.view(), &metrics);
-        let server_task = tokio::spawn(server.run(listener, watch));
+        let server_task = tokio::spawn(server.run(listener, local, watch));
 
         let ca_keeper = CaKeeper {
             identity: identity.clone(),
@@ -381,6 +410,7 @@ impl NodeBuilder {
             upstreams,
             pool,
             limits,
+            audit,
             metrics,
             shutdown,
             server_task,
@@ -469,6 +499,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
             StartError::Listen { address, error }
         }
     })
+}
+
+fn listen_locally(path: &Path) -> Result<LocalSocket, StartError> {
+    let socket =
+        LocalSocket::bind(path).map_err(|error| StartError::Socket { path: path.to_owned(), error })?;
+    tracing::info!(socket = %path.display(), "the local socket is open");
+    Ok(socket)
 }
 
 fn security(config: &Config, identity: &Arc<IdentityStore>, cluster: &ClusterId) -> Security {

@@ -5,6 +5,7 @@ use super::{
     upkeep,
 };
 use crate::{
+    audit::Audit,
     config::Config,
     enrol::{CaKeeper, RenewalMetrics, Renewer},
     gossip::{Gossip, Memory},
@@ -44,6 +45,7 @@ pub(super) struct NodeParts {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) pool: Arc<PeerPool>,
     pub(super) limits: Arc<Limits>,
+    pub(super) audit: Arc<Audit>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
     pub(super) server_task: JoinHandle<()>,
@@ -185,6 +187,7 @@ impl Node {
         }
         self.parts.upstreams.close();
         self.parts.pool.close();
+        self.parts.audit.flush().await;
         tracing::info!("stopped");
     }
 }

@@ -37,6 +37,17 @@ pub struct Connection {
     header: Option<HeaderValue>,
     /// Closes it when what it rests on is revoked.
     live: Option<LiveConnection>,
+    /// Who opened it over the local socket, as the system says.
+    pub user: Option<LocalUser>,
+}
+
+/// A user of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalUser {
+    /// Its number.
+    pub uid: u32,
+    /// Whether it operates the node: root, or the user that the node runs as.
+    pub operator: bool,
 }
 
 impl Connection {
@@ -48,13 +59,23 @@ impl Connection {
                 HeaderValue::from_str(&principal.to_string()).ok()
             }
         };
-        Self { address, principal, certificate: None, header, live: None }
+        Self { address, principal, certificate: None, header, live: None, user: None }
     }
 
     /// A connection from `address` that was opened with `certificate`, which is verified.
     pub fn with_certificate(address: IpAddr, certificate: PeerCertificate) -> Self {
         let principal = Principal::Certificate(certificate.spiffe.clone());
         Self { certificate: Some(Arc::new(certificate)), ..Self::new(address, principal) }
+    }
+
+    /// The same, opened by a user of this host.
+    pub fn of_user(self, user: LocalUser) -> Self {
+        Self { user: Some(user), ..self }
+    }
+
+    /// The node at the other end: not a user of this host who counts as its node.
+    pub fn peer(&self) -> Option<&NodeId> {
+        self.principal.node().filter(|_| self.user.is_none())
     }
 
     /// The same, to be closed when a token that is shown over it is revoked.
@@ -65,7 +86,7 @@ impl Connection {
     /// Lets the connection rest on `token`, too. A node forwards many callers' tokens over one connection, which rests
     /// on none of them: the caller's own connection, where the call entered, is closed instead.
     fn rests_on(&self, token: &AccessToken) {
-        if let Some(live) = self.live.as_ref().filter(|_| self.principal.node().is_none()) {
+        if let Some(live) = self.live.as_ref().filter(|_| self.peer().is_none()) {
             live.note(&token.holder, || UsedToken {
                 holder: token.holder.clone(),
                 issued_at: token.issued_at,
@@ -88,6 +109,8 @@ struct Shown {
 pub struct Caller {
     /// Whom the connection's certificate names.
     pub connection: Arc<Connection>,
+    /// Where the request comes from: the connection's address, or what a trusted proxy says.
+    pub address: IpAddr,
     /// Who calls: the holder of the token, else the connection's principal, or whom a forwarding node asserts.
     pub principal: Principal,
     /// The node that forwarded the call, if one did.
@@ -97,9 +120,26 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// `principal` as if it called over a connection of its own.
+    #[cfg(test)]
+    pub(crate) fn of(principal: Principal, address: IpAddr) -> Self {
+        let connection = Arc::new(Connection::new(address, principal.clone()));
+        Self { connection, address, principal, forwarded_by: None, shown: None, header: None }
+    }
+
+    /// The same, coming from `address`.
+    pub(super) fn coming_from(self, address: IpAddr) -> Self {
+        Self { address, ..self }
+    }
+
     /// The token that the request showed.
     pub fn token(&self) -> Option<&Arc<AccessToken>> {
         self.shown.as_ref().map(|shown| &shown.token)
+    }
+
+    /// The user of this host who calls, unless it shows a token: evidence that is named is meant.
+    pub fn user(&self) -> Option<LocalUser> {
+        self.connection.user.filter(|_| self.shown.is_none())
     }
 
     /// Who calls, by evidence that this node has seen itself: the token, else the connection's certificate.
@@ -166,7 +206,7 @@ pub(super) fn authenticate(
     now: UnixTime,
 ) -> Result<Caller, Failure> {
     let own = &connection.principal;
-    let forwarded_by = own.node().filter(|_| headers.contains_key(HOP)).cloned();
+    let forwarded_by = connection.peer().filter(|_| headers.contains_key(HOP)).cloned();
     let asserted = headers.get(PRINCIPAL).cloned().filter(|_| forwarded_by.is_some());
     for name in [HOP, PRINCIPAL, ENTRY_NODE] {
         headers.remove(name);
@@ -187,7 +227,14 @@ pub(super) fn authenticate(
         (None, Some(_), None) => (Principal::Anonymous, None),
         (None, Some(_), Some(value)) => (Principal::Certificate(asserted_id(&value, own)?), Some(value)),
     };
-    Ok(Caller { connection: connection.clone(), principal, forwarded_by, shown, header })
+    Ok(Caller {
+        connection: connection.clone(),
+        address: connection.address,
+        principal,
+        forwarded_by,
+        shown,
+        header,
+    })
 }
 
 /// A node may assert members of its own cluster only.
@@ -201,6 +248,11 @@ const BEARER: &[u8] = b"bearer ";
 
 fn is_bearer(value: &HeaderValue) -> bool {
     value.as_bytes().get(..BEARER.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER))
+}
+
+/// The token that is shown, if one is.
+pub(super) fn shown(headers: &HeaderMap) -> Option<&str> {
+    headers.get_all(AUTHORIZATION).iter().find(|value| is_bearer(value)).map(bearer_text)
 }
 
 /// Takes the header with the token out. Other schemes are a service's own business and stay.

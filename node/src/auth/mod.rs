@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`evidence`] | from a connection and headers to a [`Caller`]: certificate, token, or what a node asserts |
 //! | [`policy`] | THE table of who may call what, and the rules of `access:` before it |
+//! | `act` | a caller and its act as the audit log names them |
 //! | [`mod@coordinators`] | the one answer of a node that is asked for what only coordinators do |
+//! | `proxies` | the address of a caller behind a proxy |
 //! | `metrics` | refusals by reason |
 //!
 //! Evidence is the certificate of the connection, or the access token of the request. *Evidence travels, not
@@ -12,19 +14,22 @@
 //! asserted by the forwarding node in `p2p-principal`; the assertion is honoured for the services of users
 //! only, never for `p2p.v1`, because a stolen node could assert anybody.
 
+mod act;
 pub mod coordinators;
 pub mod evidence;
 mod metrics;
 pub mod policy;
+mod proxies;
 #[cfg(test)]
 mod tests;
 
+pub use act::{audit_entry, is_audited};
 pub use coordinators::not_coordinator;
-pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, PRINCIPAL, SERVED_BY, TARGET_NODE};
+pub use evidence::{Caller, Connection, ENTRY_NODE, HOP, LocalUser, PRINCIPAL, SERVED_BY, TARGET_NODE};
 pub use policy::{Access, access_of};
 
 use crate::{
-    config::AccessRules,
+    config::{AccessRules, Network},
     error::Fault,
     identity::schedule,
     revocation::Revocations,
@@ -37,6 +42,7 @@ use metrics::AuthMetrics;
 use p2p_core::Principal;
 use rustls_pki_types::UnixTime;
 use std::{
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -55,16 +61,18 @@ pub struct Auth {
     verifier: Arc<Verifier>,
     revocations: Arc<Revocations>,
     rules: AccessRules,
+    proxies: Vec<Network>,
     metrics: AuthMetrics,
 }
 
 impl Auth {
     /// Verifies tokens with `verifier`, and lets `rules` come before the table. `revocations` tells when to look at a
-    /// token again.
+    /// token again. What `proxies` say of where a request comes from is believed.
     pub fn new(
         verifier: Arc<Verifier>,
         revocations: Arc<Revocations>,
         rules: AccessRules,
+        proxies: Vec<Network>,
         metrics: &Metrics,
     ) -> Self {
         for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.widens()) {
@@ -74,7 +82,7 @@ impl Auth {
                 "access: this rule lets in callers without any evidence"
             );
         }
-        Self { verifier, revocations, rules, metrics: metrics.register(AuthMetrics::register) }
+        Self { verifier, revocations, rules, proxies, metrics: metrics.register(AuthMetrics::register) }
     }
 
     /// The verifier of tokens.
@@ -93,11 +101,23 @@ impl Auth {
         connection: &Arc<Connection>,
         headers: &mut HeaderMap,
     ) -> Result<Caller, Fault> {
-        evidence::authenticate(connection, headers, &self.verifier, UnixTime::now()).map_err(|failure| {
+        let address = self.origin(connection, headers);
+        let caller = evidence::authenticate(connection, headers, &self.verifier, UnixTime::now());
+        caller.map(|caller| caller.coming_from(address)).map_err(|failure| {
             self.metrics.failed(failure.word());
             tracing::debug!(peer.address = %connection.address, error = %failure, "authentication failed");
             failure.to_fault()
         })
+    }
+
+    /// Where a request over `connection` comes from.
+    pub fn origin(&self, connection: &Connection, headers: &HeaderMap) -> IpAddr {
+        proxies::origin(connection.address, headers, &self.proxies)
+    }
+
+    /// Whether a token is shown whose signature would have to be verified.
+    pub fn must_verify(&self, headers: &HeaderMap) -> bool {
+        evidence::shown(headers).is_some_and(|token| !self.verifier.remembers(token))
     }
 
     /// Waits until the token that `caller` showed counts no more: it was taken back, or is over for [`OVERTIME`]. `None`

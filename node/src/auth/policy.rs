@@ -9,12 +9,13 @@
 //! | [`Access::Node`]: gossip | | yes | | |
 //! | [`Access::Admin`]: acts that change who may do what | | | yes | |
 //!
-//! An admin or node that a forwarding node merely asserts counts for services of users only. HTTP endpoints
+//! The user who operates this node (root, or the one it runs as) may also do what changes this node only, and no user of
+//! this host, whomever it counts as, speaks for a node. An admin or node that a forwarding node merely asserts counts for services of users only. HTTP endpoints
 //! have the access of the method that shows the same: `/cluster/nodes` that of `ClusterService/ListNodes`.
 
-use super::evidence::Caller;
+use super::evidence::{Caller, LocalUser};
 use crate::{
-    config::{AccessRules, Allow},
+    config::{AccessRules, Allow, access::LOCAL_ACTS},
     error::{Fault, Reason},
 };
 use p2p_core::{Principal, scope::MethodGlob};
@@ -127,17 +128,29 @@ pub(super) fn authorize(
     // An assertion counts for services of users only; all else looks at the evidence itself.
     let principal = if reserved { caller.proven() } else { &caller.principal };
     let in_scope = caller.token().is_some_and(|token| token.scope.matches(path));
+    let user = caller.user();
     let (allowed, takes) = match rules.find(path) {
         Some(rule) => {
-            let allowed = rule.allow.iter().any(|who| admits(who, principal, in_scope));
+            let allowed = rule.allow.iter().any(|who| admits(who, principal, in_scope, user));
             (allowed, "what this node's `access` rules list for it")
         }
-        None => (grants(access, principal, in_scope), access.takes()),
+        None => {
+            let here = user.is_some_and(|user| user.operator) && LOCAL_ACTS.contains(&path);
+            let speaks_for_node = access == Access::Node && user.is_some();
+            (here || (grants(access, principal, in_scope) && !speaks_for_node), access.takes())
+        }
     };
     if allowed {
         return Ok(());
     }
     Err(match principal {
+        Principal::Anonymous if let Some(user) = user => Fault::new(
+            Reason::Denied,
+            format!(
+                "user {0} of this host may not use {what}; root may, or list uid:{0} in `access`",
+                user.uid
+            ),
+        ),
         Principal::Anonymous => Fault::new(
             Reason::Unauthenticated,
             format!(
@@ -172,9 +185,10 @@ fn grants(access: Access, principal: &Principal, in_scope: bool) -> bool {
 }
 
 /// Whether a rule's word means the principal. A token never reaches beyond its scope, whoever is let in.
-fn admits(who: &Allow, principal: &Principal, in_scope: bool) -> bool {
+pub(crate) fn admits(who: &Allow, principal: &Principal, in_scope: bool, user: Option<LocalUser>) -> bool {
     match (who, principal) {
         (Allow::Anonymous, _) => true,
+        (Allow::User(uid), _) => user.is_some_and(|user| user.uid == *uid),
         (_, Principal::Anonymous) => false,
         (Allow::Authenticated, Principal::Certificate(id)) => id.role.is_node() || principal.is_admin(),
         (Allow::Admin, Principal::Certificate(_)) => principal.is_admin(),

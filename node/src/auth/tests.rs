@@ -261,3 +261,32 @@ fn what_nobody_listed_is_an_admins() {
     assert_eq!(access_of("p2p.v1.ClusterService/Forgotten"), Access::Admin);
     assert_eq!(access_of(GREET), Access::Authenticated);
 }
+
+#[test]
+fn users_of_this_host_are_known_by_their_number() {
+    let list = "p2p.v1.ClusterService/ListNodes";
+    let gate = Gate::with_rules("[{methods: [p2p.v1.ClusterService/ListNodes], allow: ['uid:1000', admin]}]");
+    let local = |id: Option<&str>, uid: u32, operator: bool| {
+        let connection = Arc::new(connection(id).as_ref().clone().of_user(LocalUser { uid, operator }));
+        evidence::authenticate(&connection, &mut HeaderMap::new(), &gate.coordinator.verifier, NOW)
+            .expect("known")
+    };
+    let (listed, other) = (local(None, 1000, false), local(None, 1001, false));
+    gate.may(&listed, list).expect("listed");
+    let fault = gate.may(&other, list).expect_err("not listed");
+    assert_eq!(fault.reason, Reason::Denied);
+    assert!(fault.message.contains("uid:1001"), "{fault}");
+    assert!(gate.may(&listed, GREET).is_err(), "no other rule lists it");
+    assert!(gate.may(&gate.caller(None, &[]), list).is_err(), "whoever comes over the port is no user");
+
+    // Who operates a worker may change that node, and is not heard as the node itself.
+    let operator = local(Some(WORKER), 0, true);
+    gate.may(&operator, GREET).expect("as the node");
+    gate.may(&operator, "p2p.v1.RegistryService/RegisterService").expect("its own node");
+    for beyond in
+        ["p2p.v1.ClusterService/Evict", "p2p.v1.GossipService/Exchange", "p2p.v1.EnrollmentService/Renew"]
+    {
+        assert_eq!(gate.may(&operator, beyond).expect_err(beyond).reason, Reason::Denied);
+    }
+    assert!(gate.may(&gate.caller(Some(WORKER), &[]), "p2p.v1.RegistryService/RegisterService").is_err());
+}

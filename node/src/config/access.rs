@@ -37,6 +37,12 @@ const EVIDENCED: [&str; 3] =
     ["p2p.v1.RegistryService/ListServices", "p2p.v1.RpcService/Broadcast", "p2p.v1.RpcService/Call"];
 /// What no rule may touch: without it a node is no member, or cannot become one.
 const UNTOUCHED: [&str; 2] = ["p2p.v1.GossipService/*", "p2p.v1.EnrollmentService/Enroll"];
+/// What changes this node only, and users of this host may be let do.
+pub const LOCAL_ACTS: [&str; 3] = [
+    "p2p.v1.RegistryService/DeregisterService",
+    "p2p.v1.RegistryService/RegisterService",
+    "p2p.v1.RegistryService/SetServiceState",
+];
 /// What admins may do, and tokens that name it.
 const MINTERS: [&str; 1] = ["p2p.v1.AuthService/IssueToken"];
 
@@ -73,6 +79,8 @@ pub enum Allow {
     Certificate(SpiffeGlob),
     /// Tokens of one subject, within their scope.
     Subject(Subject),
+    /// A user of this host, over the local socket.
+    User(u32),
 }
 
 /// Why a text means no callers.
@@ -81,6 +89,9 @@ pub enum InvalidAllow {
     /// A SPIFFE id of another form.
     #[error("write a SPIFFE id or, for all of a role, spiffe://CLUSTER/ROLE/*")]
     Spiffe,
+    /// A user id that is none.
+    #[error("write uid:N, with the number of a user of this host")]
+    User,
     /// Neither a word nor a subject.
     #[error(transparent)]
     Subject(#[from] p2p_core::principal::InvalidSubject),
@@ -96,6 +107,9 @@ impl FromStr for Allow {
             "node" => Self::Node,
             "token" => Self::Token,
             id if id.starts_with("spiffe:") => Self::Certificate(spiffe_glob(id)?),
+            user if user.starts_with("uid:") => {
+                Self::User(user[4..].parse().map_err(|_| InvalidAllow::User)?)
+            }
             subject => Self::Subject(subject.parse()?),
         })
     }
@@ -133,13 +147,15 @@ impl AccessRule {
             let minters = self.allow.iter().all(|who| {
                 is_admin(who) || matches!(who, Allow::Token | Allow::Subject(_))
             });
+            let users = self.allow.iter().all(|who| is_admin(who) || matches!(who, Allow::User(_)));
             let anybody = self.allow.contains(&Allow::Anonymous);
             if means_any(&UNTOUCHED, glob) {
                 return Some(format!("{glob} is how nodes form a cluster; no rule may change who uses it"));
             }
             let open = within(&OPEN, glob)
                 || (within(&EVIDENCED, glob) && !anybody)
-                || (within(&MINTERS, glob) && minters);
+                || (within(&MINTERS, glob) && minters)
+                || (within(&LOCAL_ACTS, glob) && users);
             if open || admins {
                 return None;
             }
@@ -155,7 +171,12 @@ fn is_admin(who: &Allow) -> bool {
     match who {
         Allow::Admin => true,
         Allow::Certificate(glob) => glob.role == Role::Admin,
-        Allow::Anonymous | Allow::Authenticated | Allow::Node | Allow::Token | Allow::Subject(_) => false,
+        Allow::Anonymous
+        | Allow::Authenticated
+        | Allow::Node
+        | Allow::Token
+        | Allow::Subject(_)
+        | Allow::User(_) => false,
     }
 }
 
@@ -195,7 +216,7 @@ impl fmt::Display for AccessRules {
 
 impl Setting for Allow {
     const EXPECTED: &'static str =
-        "anonymous, authenticated, admin, node, token, a SPIFFE id, or the subject of a token";
+        "anonymous, authenticated, admin, node, token, a SPIFFE id, the subject of a token, or uid:N";
     fn read(value: &Value) -> Result<Self, Wrong> {
         text(value)?.parse().map_err(|why| Wrong::because(value, why))
     }
@@ -256,6 +277,8 @@ mod tests {
             "{methods: [p2p.v1.EnrollmentService/CreateJoinToken], allow: ['spiffe://shop/admin/alice']}",
             "{methods: [p2p.v1.AuthService/IssueToken], allow: [admin, ci-bot]}",
             "{methods: [p2p.v1.RpcService/Call], allow: [token]}",
+            "{methods: [p2p.v1.RpcService/Call, p2p.v1.ClusterService/GetStatus], allow: ['uid:1000']}",
+            "{methods: [p2p.v1.RegistryService/RegisterService], allow: [admin, 'uid:1000']}",
         ] {
             assert!(read(fine).is_ok(), "{fine}: {:?}", read(fine).err());
         }
@@ -273,7 +296,9 @@ mod tests {
             "p2p.v1.GossipService/*",
             "p2p.v1.GossipService/Exchange",
         ] {
-            for who in ["anonymous", "authenticated", "node", "token", "ci-bot", "'spiffe://c/worker/*'"] {
+            for who in
+                ["anonymous", "authenticated", "node", "token", "ci-bot", "'spiffe://c/worker/*'", "'uid:0'"]
+            {
                 let error = read(&format!("{{methods: [{method}], allow: [{who}]}}")).expect_err(method);
                 assert!(
                     error.starts_with("test:3: access") || error.starts_with("test:2: access"),

@@ -5,6 +5,8 @@
 use super::{
     access::AccessRules,
     address::{AdvertiseAddress, SeedAddress},
+    audit::AuditTarget,
+    limit::{LimitRules, Network},
     name::{FileName, Labels, LogFormat},
     service::Services,
     table::{Derived, settings},
@@ -35,6 +37,13 @@ settings! {
     /// The local address to listen on. 0.0.0.0 is every IPv4 address of the host, :: every address. Name
     /// one to keep the node off the others.
     bind_address: IpAddr = "0.0.0.0";
+
+    /// A Unix socket on which users of this host speak to the node without certificates, such as
+    /// /run/p2p/node.sock, where p2pctl finds it by itself. The system says who calls: root, and the user that
+    /// the node runs as, count as an admin on coordinators, and elsewhere as the node itself, which may also
+    /// register services; others count as nobody, unless access lists them as uid:N. Its group may open it
+    /// (0660). Empty for none.
+    listen_socket: Option<PathBuf> = "";
 
     /// Whether this node also holds CA authority: it enrols nodes, issues access tokens and signs
     /// revocations. One or two per cluster, on hosts that few can log in to; without them the cluster keeps
@@ -119,8 +128,9 @@ settings! {
     /// How many scrapes a client may make at once before the rate counts.
     rate_limit_metrics_burst: u32 = "50";
 
-    /// Calls of user services per minute and client. 0, the default, for no limit: what a service can bear
-    /// is for the service to say. Set it to protect slow services from a single client.
+    /// Calls of user services per minute and client. 0, the default, for no limit to callers that prove who
+    /// they are: what a service can bear is for the service to say, and calls_per_client_max bounds how many
+    /// run at a time. Anonymous callers then have the default limit. Set it to protect slow services.
     rate_limit_grpc_requests: u32 = "0";
 
     /// How many calls of user services a client may make at once before the rate counts, where
@@ -132,6 +142,33 @@ settings! {
 
     /// How many other requests a client may make at once before the rate counts.
     rate_limit_default_burst: u32 = "30";
+
+    /// Limits of their own for certain methods or clients, instead of the class's: a list of rules such as
+    /// {methods: [shop.Search/*], clients: [ci-bot], requests: 600, burst: 50}. The first rule that means the
+    /// call decides. Without methods it means all, without clients everybody; both are written as in access, an
+    /// HTTP endpoint counts as the method that shows the same. requests: 0 is no limit. With shared: true
+    /// all whom the rule means share one budget, charged after each one's own, so that nobody uses it up
+    /// alone. At most 64 rules.
+    rate_limit_overrides: LimitRules = "[]";
+
+    /// How often a minute one address may show evidence that does not hold, a token or a certificate; beyond
+    /// that, tokens from there that are not known yet, and new connections except from this host, are refused
+    /// without a look. It bounds the work of verifying. 0 for no limit.
+    authentication_failures_max: u32 = "60";
+
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8. Callers without
+    /// evidence are then told apart by the address that the proxy saw. Of anybody else the header means
+    /// nothing. At most 64.
+    trusted_proxies: Vec<Network> = "[]";
+
+    /// How many calls this node has under way at a time, streams included; more are refused as UNAVAILABLE, which
+    /// sends them to another node. Health checks and what nodes tell each other are never refused. Raise it
+    /// where many streams stay open; a call takes some KiB, and up to twice rpc_max_message_bytes.
+    calls_max: NonZeroU32 = "16384";
+
+    /// How many calls one client may have under way at a time, streams included, so that a single client
+    /// cannot take all of calls_max. Nodes are not bound by it.
+    calls_per_client_max: NonZeroU32 = "1024";
 
     /// Whether the port speaks TLS. Without it the node serves plain HTTP on loopback only and joins no
     /// cluster: for trying things out, or behind a proxy on the same host.
@@ -198,9 +235,26 @@ settings! {
     /// own patience (systemd 90s, Kubernetes 30s). 0 ends them at once.
     shutdown_grace: Duration = "10s";
 
-    /// How many connections the port accepts at a time; more are closed at once. An idle one costs up to 40
-    /// KiB. Keep the process's limit of open files above twice this number.
+    /// How many connections the port has open at a time. Beyond it a stranger's that has been idle longest makes
+    /// room; where there is none, the newcomer is refused. An idle one costs up to 40 KiB. Keep the process's
+    /// limit of open files above twice this number.
     connections_max: NonZeroU32 = "10000";
+
+    /// The same for one address, an IPv6 one counted by its first 64 bits. Connections from this host, from
+    /// trusted_proxies, and of whoever shows a certificate of the cluster do not count.
+    connections_per_address_max: NonZeroU32 = "1024";
+
+    /// How many connections may not have got as far as HTTP: in their TLS handshake, or silent. Beyond it the
+    /// oldest makes room. Above the number of nodes and clients that dial at the same moment.
+    handshakes_max: NonZeroU32 = "1024";
+
+    /// How many calls one connection may have under way; a client's library waits, or opens another, beyond it.
+    streams_per_connection_max: NonZeroU32 = "1024";
+
+    /// How long a client's connection may have nothing to do before it is closed, which well-behaved clients
+    /// do not notice: they dial anew with the next call. 0 for ever. Connections of nodes are kept as
+    /// peer_connections_max says.
+    connection_idle_timeout: Duration = "10m";
 
     /// How long a new connection may take for its TLS handshake. Shorter frees slots from clients that
     /// stall, longer suits slow links.
@@ -217,7 +271,8 @@ settings! {
     /// [p2p.v1.ClusterService/ListNodes], allow: ["anonymous"]}. The first rule that means a method decides,
     /// alone: who is not listed is refused. Methods are globs (shop.Orders/Get, shop.Orders/*, shop.*, *);
     /// allow lists anonymous, authenticated, admin, node, token, SPIFFE ids (spiffe://CLUSTER/worker/*) and
-    /// subjects of tokens, which never reach beyond their scope. Gossip and acts of admins cannot be opened.
+    /// subjects of tokens, which never reach beyond their scope, and uid:N, users of this host over
+    /// listen_socket. Gossip and acts of admins cannot be opened.
     /// At most 64 rules; give every node the same.
     access: AccessRules = "[]";
 
@@ -233,6 +288,11 @@ settings! {
     /// lasts, and could make this node a relay to any address that it reaches. What `services` lists is not
     /// asked about.
     register_remote_upstreams: bool = "false";
+
+    /// Where it is written who did which act that changes who may do what (evict, issue, revoke, enrol,
+    /// register), from where and with what result: a file, to which JSON lines are appended, or stderr.
+    /// Never holds tokens. A file that is moved away is followed by a new one. Empty for nowhere.
+    audit_log: Option<AuditTarget> = "";
 
     /// What is logged: error, warn, info, debug or trace, or a filter such as info,p2p_node::gossip=debug
     /// (tracing's env-filter syntax).

@@ -7,7 +7,7 @@
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
-//! | [`access`] [`address`] [`duration`] [`name`] [`service`] | the types of settings |
+//! | [`access`] [`address`] [`audit`] [`duration`] [`limit`] [`name`] [`service`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
 //! ```text
@@ -21,10 +21,12 @@
 
 pub mod access;
 pub mod address;
+pub mod audit;
 mod check;
 pub mod duration;
 pub mod error;
 mod keys;
+pub mod limit;
 pub mod name;
 pub mod service;
 mod setting;
@@ -36,9 +38,11 @@ mod tests;
 pub use self::{
     access::{AccessRule, AccessRules, Allow},
     address::{AdvertiseAddress, SeedAddress, SeedHost},
+    audit::AuditTarget,
     duration::{InvalidDuration, format_duration, parse_duration},
     error::{ConfigError, ConfigErrors, Origin, Problem},
     keys::Config,
+    limit::{LimitRule, LimitRules, Network},
     name::{FileName, Labels, LogFormat},
     service::{HealthCheck, ServiceConfig, Services, UpstreamUrl},
 };

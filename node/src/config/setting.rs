@@ -2,6 +2,7 @@
 
 use super::{
     address::{AdvertiseAddress, SeedAddress},
+    audit::AuditTarget,
     duration::parse_duration,
     name::{FileName, Labels, LogFormat},
 };
@@ -84,6 +85,7 @@ textual! {
     AdvertiseAddress: "an address such as 10.0.0.5 or 10.0.0.5:8001";
     IpAddr: "an IP address such as 0.0.0.0, 127.0.0.1 or ::";
     FileName: "a file name without a directory";
+    AuditTarget: "stderr or the path of a file";
     LogFormat: "pretty or json";
 }
 

@@ -5,9 +5,9 @@ use super::answer;
 use crate::{
     auth::Caller,
     error::{Fault, Reason},
-    limit::{Limits, RateClass},
+    limit::RateClass,
     router::{AnswerLimit, Target, UnaryCall},
-    rpc::Parts,
+    rpc::{Parts, audit_generic},
 };
 use futures_util::future::join_all;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -16,7 +16,10 @@ use p2p_core::MethodPath;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::sync::Arc;
-use tonic::body::Body;
+use tonic::{Code, body::Body};
+
+/// The method that does what `/rpc` does.
+pub(super) const GENERIC: &str = "p2p.v1.RpcService/Call";
 
 /// Most calls in one batch.
 const BATCH_LIMIT: usize = 50;
@@ -57,7 +60,6 @@ struct Batch<'a> {
 /// those over the limit are answered with the pause.
 pub(super) async fn answer_request(
     parts: &Parts,
-    limits: &Limits,
     caller: &Arc<Caller>,
     request: &mut Request<Body>,
 ) -> Result<Response<Body>, Fault> {
@@ -76,7 +78,9 @@ pub(super) async fn answer_request(
         Ok(Calls::Many(calls)) => {
             batch.limit.bytes /= calls.len();
             batch.limit.name = "rpc_max_message_bytes, shared by the calls of a batch";
-            let charged = |at| if at == 0 { Ok(()) } else { limits.charge_caller(RateClass::Rpc, caller) };
+            let charged = |at| {
+                if at == 0 { Ok(()) } else { parts.limits.charge_caller(RateClass::Rpc, GENERIC, caller) }
+            };
             let calls: Vec<_> = calls.into_iter().enumerate().map(|(at, call)| (call, charged(at))).collect();
             let results = join_all(calls.into_iter().map(|(call, charged)| batch.run(call, charged))).await;
             let results: Vec<String> = results.into_iter().flatten().collect();
@@ -84,7 +88,7 @@ pub(super) async fn answer_request(
         }
     };
     Ok(match results {
-        Some(results) => answer(StatusCode::OK, "application/json", results),
+        Some(results) => answer(StatusCode::OK, super::JSON, results),
         None => {
             let mut nothing = Response::new(Body::empty());
             *nothing.status_mut() = StatusCode::NO_CONTENT;
@@ -159,11 +163,20 @@ impl Batch<'_> {
             (METHOD_NOT_FOUND, format!("{:?}: {error}", call.method), json!({"reason": "UNKNOWN_METHOD"}))
         })?;
         let method = router.registry().resolve(path.as_wire()).map_err(|fault| from_fault(&fault))?;
+        let charged = self.parts.limits.charge_target(path.as_str(), self.caller);
+        charged.map_err(|fault| from_fault(&fault))?;
         let deadline = router.deadline(&method, self.headers);
         let params = call.params.map_or("{}", RawValue::get);
         let (caller, limit) = (self.caller, self.limit);
         let unary = UnaryCall { method: &method, caller, target: Target::Any, deadline, limit };
-        let (_node, result) = router.call_json(unary, params).await.map_err(|fault| from_fault(&fault))?;
+        let made = router.call_json(unary, params).await;
+        let code = match &made {
+            Ok((_, Ok(_))) => Code::Ok,
+            Ok((_, Err(status))) => status.code(),
+            Err(fault) => fault.reason.row().code,
+        };
+        audit_generic(self.parts, path.as_str(), self.caller, code);
+        let (_node, result) = made.map_err(|fault| from_fault(&fault))?;
         result.map_err(|status| {
             let code = i32::from(status.code());
             (SERVER_ERROR - i64::from(code), status.message().to_owned(), json!({"grpc_code": code}))
@@ -209,6 +222,8 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::Unauthenticated
         | Reason::Denied
         | Reason::RateLimited
+        | Reason::TooManyCalls
+        | Reason::Overloaded
         | Reason::Precondition
         | Reason::NotCoordinator
         | Reason::NotFound
@@ -216,6 +231,7 @@ fn from_fault(fault: &Fault) -> Failure {
         | Reason::DeadlineExceeded
         | Reason::MethodNotAllowed
         | Reason::UnsupportedMediaType
+        | Reason::NotAcceptable
         | Reason::ShuttingDown => SERVER_ERROR - i64::from(i32::from(row.code)),
     };
     let mut data = json!({"reason": row.word, "grpc_code": i32::from(row.code)});

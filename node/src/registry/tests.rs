@@ -50,7 +50,7 @@ fn of_providers_with_different_descriptors_the_first_counts_and_it_is_seen() {
     let metrics = Metrics::default();
     let registry = Registry::new("c1".parse().expect("a node id"), &metrics);
     let disputed = || {
-        let text = metrics.encode(crate::telemetry::Format::accepted(None)).expect("encodes");
+        let text = metrics.encode(crate::telemetry::Format::Prometheus).expect("encodes");
         text.lines().any(|line| line == "p2p_services_disputed 1")
     };
     let digest = || registry.resolve("/shop.Orders/Get").expect("known").descriptor_digest;

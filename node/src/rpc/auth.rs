@@ -1,6 +1,6 @@
 //! `p2p.v1.AuthService`: access tokens, issued at coordinators and judged anywhere.
 
-use super::{Parts, caller, revoke};
+use super::{Parts, caller, note, revoke};
 use crate::{
     auth::{Caller, not_coordinator},
     error::{Fault, Reason},
@@ -32,6 +32,10 @@ impl AuthService for AccessTokens {
         request: Request<IssueTokenRequest>,
     ) -> Result<Response<IssueTokenResponse>, Status> {
         let caller = caller(request.extensions())?;
+        note(request.extensions(), || {
+            let message = request.get_ref();
+            format!("subject {}, scope {}", message.subject, message.scope.join(" "))
+        });
         let issued = self.issue(&caller, request.into_inner()).await;
         issued.map(Response::new).map_err(|fault| fault.to_status())
     }
@@ -49,6 +53,7 @@ impl AuthService for AccessTokens {
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         let by = caller(request.extensions())?.proven().clone();
+        note(request.extensions(), || revoke::named(request.get_ref()));
         let revoked = revoke::revoke(&self.0, request.into_inner(), &by).await;
         revoked.map(Response::new).map_err(|fault| fault.to_status())
     }

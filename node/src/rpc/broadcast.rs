@@ -1,7 +1,7 @@
 //! `RpcService.Broadcast`: one method on many nodes at once, one result for each, as they come.
 
 use super::{
-    Parts,
+    Parts, audit_generic,
     call::{error, method_path},
     caller,
 };
@@ -23,7 +23,7 @@ use p2p_proto::v1::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 /// Nodes called at a time.
 const FAN_OUT: usize = 64;
@@ -96,6 +96,8 @@ pub(super) async fn broadcast(parts: &Parts, request: Request<BroadcastRequest>)
     let router = &parts.router;
     let method = router.registry().resolve(method_path(&method)?.as_wire())?;
     router.check_generic(&method, &caller)?;
+    parts.limits.charge_target(method.info.path.as_str(), &caller)?;
+    audit_generic(parts, method.info.path.as_str(), &caller, Code::Ok);
     let (started, end) = (Instant::now(), router.deadline(&method, &headers));
     let end = end.unwrap_or_else(|| started + router.default_timeout());
     let room = router.begin_broadcast()?;

@@ -1,6 +1,6 @@
 //! `p2p.v1.RpcService`: calls to any unary method by name.
 
-use super::{Parts, broadcast, caller};
+use super::{Parts, audit_generic, broadcast, caller};
 use crate::{
     error::{Fault, Reason},
     router::{Target, UnaryCall},
@@ -11,7 +11,7 @@ use p2p_proto::v1::{
     BroadcastRequest, CallError, CallRequest, CallResponse, call_request::Payload,
     call_response::Result as CallResult, rpc_service_server::RpcService,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 #[derive(Debug)]
 pub(super) struct CallService(pub(super) Parts);
@@ -47,23 +47,31 @@ impl CallService {
         let target = node.as_ref().map_or(Target::Any, Target::Node);
         let router = &self.0.router;
         let method = router.registry().resolve(path.as_wire())?;
+        self.0.limits.charge_target(path.as_str(), &caller)?;
         let deadline = router.deadline(&method, &headers);
         let call =
             UnaryCall { method: &method, caller: &caller, target, deadline, limit: router.answer_limit() };
-        let (node, result) = match payload {
+        let made = match payload {
             Some(Payload::Binary(message)) => {
-                let answer = router.call(call, &message).await?;
-                (answer.node, answer.result.map(CallResult::Binary))
+                let answer = router.call(call, &message).await;
+                answer.map(|answer| (answer.node, answer.result.map(CallResult::Binary)))
             }
             Some(Payload::Json(json)) => {
-                let (node, result) = router.call_json(call, &json).await?;
-                (node, result.map(CallResult::Json))
+                let answer = router.call_json(call, &json).await;
+                answer.map(|(node, result)| (node, result.map(CallResult::Json)))
             }
             None => {
-                let (node, result) = router.call_json(call, "{}").await?;
-                (node, result.map(CallResult::Json))
+                let answer = router.call_json(call, "{}").await;
+                answer.map(|(node, result)| (node, result.map(CallResult::Json)))
             }
         };
+        let code = match &made {
+            Ok((_, Ok(_))) => Code::Ok,
+            Ok((_, Err(status))) => status.code(),
+            Err(fault) => fault.reason.row().code,
+        };
+        audit_generic(&self.0, path.as_str(), &caller, code);
+        let (node, result) = made?;
         let result = result.unwrap_or_else(|status| CallResult::Error(error(&status)));
         Ok(CallResponse { result: Some(result), node: node.to_string() })
     }

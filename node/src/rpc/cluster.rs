@@ -1,6 +1,6 @@
 //! `p2p.v1.ClusterService`: the cluster as this node sees it. The gateway shows the same.
 
-use super::{Parts, caller, events, evict};
+use super::{Parts, caller, events, evict, note};
 use p2p_core::{
     NodeId, Role,
     gossip::{MemberView, View},
@@ -49,12 +49,14 @@ impl ClusterService for Cluster {
 
     async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictResponse>, Status> {
         let by = caller(request.extensions())?.principal.clone();
+        note(request.extensions(), || format!("node {}", request.get_ref().node_id));
         let evicted = evict::evict(&self.0, request.into_inner(), &by).await;
         evicted.map(Response::new).map_err(|fault| fault.to_status())
     }
 
     async fn readmit(&self, request: Request<ReadmitRequest>) -> Result<Response<ReadmitResponse>, Status> {
         let by = caller(request.extensions())?.principal.clone();
+        note(request.extensions(), || format!("node {}", request.get_ref().node_id));
         let readmitted = evict::readmit(&self.0, request.into_inner(), &by).await;
         readmitted.map(Response::new).map_err(|fault| fault.to_status())
     }

@@ -1,6 +1,6 @@
 //! `p2p.v1.EnrollmentService`: join tokens, made by admins and redeemed by new nodes; renewal and recovery.
 
-use super::caller;
+use super::{caller, note};
 use crate::{
     enrol::{self, Enrolment, NewToken, Refusal, Request as EnrolRequest, Rotation, rotation::Action},
     error::{Fault, Reason},
@@ -70,6 +70,12 @@ impl EnrollmentService for Enrollment {
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
         let by = admin(request.extensions())?;
+        note(request.extensions(), || {
+            let message = request.get_ref();
+            let or =
+                |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+            format!("role {}, node {}", or(&message.role, "worker"), or(&message.node_id, "any"))
+        });
         let new = new_token(request.into_inner(), by).map_err(|fault| fault.to_status())?;
         let (token, info) = self.0.create(new).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(CreateJoinTokenResponse { token: token.to_text(), info: Some(info) }))
@@ -88,6 +94,7 @@ impl EnrollmentService for Enrollment {
         request: Request<RevokeJoinTokenRequest>,
     ) -> Result<Response<RevokeJoinTokenResponse>, Status> {
         let by = admin(request.extensions())?;
+        note(request.extensions(), || format!("join token {}", request.get_ref().id));
         let id = request.into_inner().id.parse().map_err(|error| invalid("id", error).to_status())?;
         let info = self.0.revoke(id, by).await.map_err(|fault| fault.to_status())?;
         Ok(Response::new(RevokeJoinTokenResponse { info: Some(info) }))
@@ -95,6 +102,7 @@ impl EnrollmentService for Enrollment {
 
     async fn rotate_ca(&self, request: Request<RotateCaRequest>) -> Result<Response<RotateCaStatus>, Status> {
         let by = admin(request.extensions())?;
+        note(request.extensions(), || request.get_ref().action().as_str_name().to_owned());
         let message = request.into_inner();
         let action = match message.action() {
             RotateCaAction::Unspecified | RotateCaAction::Look => Action::Look,

@@ -33,12 +33,14 @@ mod system;
 pub use system::NodeFacts;
 
 use crate::{
-    auth::{Caller, not_coordinator},
+    audit::{Audit, Note},
+    auth::{Caller, audit_entry, is_audited, not_coordinator},
     enrol::{Enrolment, Rotation},
     error::{Fault, Reason},
     gossip::Gossip,
+    limit::Limits,
     peer::{Streams, stream::FRAME_MAX},
-    registry::{LocalService, ServiceError},
+    registry::{LocalService, ServiceError, code_word},
     revocation::Revocations,
     router::Router,
     schema::Schema,
@@ -57,7 +59,7 @@ use p2p_proto::{
     },
 };
 use std::sync::Arc;
-use tonic::{Extensions, Status};
+use tonic::{Code, Extensions, Status};
 use tonic_reflection::pb::{v1, v1alpha};
 
 /// Largest request of EnrollmentService, in bytes: a signing request, or a grant, with names.
@@ -86,6 +88,10 @@ pub struct Parts {
     pub rotation: Arc<Rotation>,
     /// Routing and the registry.
     pub router: Arc<Router>,
+    /// What generic calls are charged to, beside what they are charged as.
+    pub limits: Arc<Limits>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
     /// Processes behind this node.
     pub upstreams: Arc<Upstreams>,
     /// Peer streams.
@@ -159,6 +165,22 @@ fn coordinator_only(parts: &Parts) -> Result<(), Fault> {
     }
     let own = SpiffeId::new(parts.gossip.cluster().clone(), facts.role, facts.node.clone());
     Err(not_coordinator(&own, "", &parts.gossip.view().borrow()))
+}
+
+/// Tells the audit log that `caller` made a generic call of the method `path`, which ended with `code`. What a call of its
+/// own would have made, the stack tells.
+pub(crate) fn audit_generic(parts: &Parts, path: &str, caller: &Caller, code: Code) {
+    if parts.audit.is_on() && is_audited(path) {
+        let entry = audit_entry(path, &caller.connection, caller.address, Some(caller));
+        parts.audit.record(&entry, code_word(code), None);
+    }
+}
+
+/// Notes for the audit log what an act concerns; never a secret.
+fn note(extensions: &Extensions, text: impl FnOnce() -> String) {
+    if let Some(note) = extensions.get::<Note>() {
+        note.set(text());
+    }
 }
 
 /// Who calls, as the stack left it in the request.

@@ -1,6 +1,6 @@
 //! `p2p.v1.RegistryService`: methods and schemas; what it does with services is in `services`.
 
-use super::{Parts, caller, services};
+use super::{Parts, caller, note, services};
 use crate::{
     error::{Fault, Reason},
     registry::{Method, Registry},
@@ -58,6 +58,7 @@ impl RegistryService for Methods {
         request: Request<RegisterServiceRequest>,
     ) -> Result<Response<RegisterServiceResponse>, Status> {
         let by = caller(request.extensions())?.principal.to_string();
+        note(request.extensions(), || format!("service {}", request.get_ref().name));
         let registered = services::register(&self.0, request.into_inner(), by).await;
         registered
             .map(|service| Response::new(RegisterServiceResponse { service: Some(service) }))
@@ -68,6 +69,7 @@ impl RegistryService for Methods {
         &self,
         request: Request<DeregisterServiceRequest>,
     ) -> Result<Response<DeregisterServiceResponse>, Status> {
+        note(request.extensions(), || format!("service {}", request.get_ref().name));
         let deregistered = services::deregister(&self.0, &request.into_inner().name).await;
         deregistered
             .map(|in_flight| Response::new(DeregisterServiceResponse { in_flight }))
@@ -78,6 +80,10 @@ impl RegistryService for Methods {
         &self,
         request: Request<SetServiceStateRequest>,
     ) -> Result<Response<SetServiceStateResponse>, Status> {
+        note(request.extensions(), || {
+            let message = request.get_ref();
+            format!("service {}: {}", message.name, message.state().as_str_name())
+        });
         let set = services::set_state(&self.0, &request.into_inner()).await;
         set.map(|service| Response::new(SetServiceStateResponse { service: Some(service) }))
             .map_err(|fault| fault.to_status())

@@ -38,6 +38,16 @@ pub(super) async fn revoke(
     Ok(RevokeTokenResponse { revocation: Some(info) })
 }
 
+/// What is to be revoked, for the audit log: a token that was shown whole is not repeated.
+pub(super) fn named(request: &RevokeTokenRequest) -> String {
+    match &request.what {
+        None => "nothing".to_owned(),
+        Some(Asked::Jti(jti)) => format!("token {jti}"),
+        Some(Asked::Token(_)) => "a token that was shown".to_owned(),
+        Some(Asked::Subject(RevokeSubject { subject, .. })) => format!("subject {subject}"),
+    }
+}
+
 fn entry(parts: &Parts, request: RevokeTokenRequest, now: UnixTime) -> Result<Revocation, Fault> {
     let invalid = |why: String| Fault::new(Reason::InvalidArgument, why);
     // No token that is out there outlives it; the store keeps it some minutes longer.

@@ -1,6 +1,12 @@
 //! One connection's life.
 
-use super::{Security, Server, expiry::Expiry, preface::PrefaceDeadline};
+use super::{
+    Security, Server,
+    admission::Ticket,
+    expiry::Expiry,
+    local::{self, Reread},
+    preface::PrefaceDeadline,
+};
 use crate::{
     auth::Connection,
     identity::{PeerCertificate, explain},
@@ -26,18 +32,20 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// Calls in flight that one connection may have.
-const STREAMS_MAX: u32 = 1024;
 /// Window of one of a client's streams, in bytes.
 const CLIENT_STREAM_WINDOW: u32 = 1 << 20;
 /// Window of a client's connection, in bytes: what a client can make a node hold.
 const CLIENT_CONNECTION_WINDOW: u32 = 4 << 20;
 /// Largest head of a request, in bytes.
-const HEADERS_MAX: u32 = 64 * 1024;
+pub(super) const HEADERS_MAX: u32 = 64 * 1024;
+/// Streams that a client has reset before they were looked at; more end its connection (CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 20;
+/// Longest wait for a client to close a connection that was idle, once it is told to.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Pause between HTTP/2 pings; a client that vanished is noticed after it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The same for nodes, which ping from their end, and watch each other in any case.
@@ -66,6 +74,8 @@ pub(super) enum Refusal {
     Handshake(String),
     #[error("{0}")]
     Certificate(String),
+    #[error("too many certificates from there did not hold")]
+    Blocked,
     #[error("{0} is evicted from the cluster")]
     Evicted(NodeId),
     #[error("the connection broke: {0}")]
@@ -81,17 +91,20 @@ impl Refusal {
             Self::Garbage => "garbage",
             Self::Handshake(_) => "handshake",
             Self::Certificate(_) => "certificate",
+            Self::Blocked => "blocked",
             Self::Evicted(_) => "evicted",
             Self::Io(_) => "io",
         }
     }
 }
 
-/// Serves one connection from its first byte to its last.
+/// Serves one connection from its first byte to its last. Many clients stand behind a peer that is `exempt`.
 pub(super) async fn serve(
     server: &Arc<Server>,
     mut tcp: TcpStream,
     peer: SocketAddr,
+    exempt: bool,
+    ticket: Arc<Ticket>,
     mut shutdown: ShutdownWatch,
 ) -> Result<(), Refusal> {
     tcp.set_nodelay(true)?;
@@ -107,15 +120,22 @@ pub(super) async fn serve(
             };
             let http2 = first[..read] == *b"PRI";
             let live = server.revocations.live().register(connection.principal.clone(), Vec::new());
-            speak_http(server, tcp, http2, connection, live, shutdown).await
+            speak_http(server, tcp, http2, connection, live, ticket, shutdown).await
         }
         Security::Tls(identity) => {
+            let failures = server.stack.limits().failures();
+            if !exempt && failures.check(peer.ip()).is_err() {
+                return Err(Refusal::Blocked);
+            }
             let acceptor = TlsAcceptor::from(identity.current().server_config());
             let handshake = tokio::time::timeout(server.limits.handshake, async {
                 expect_tls(&mut tcp).await?;
                 match acceptor.accept(tcp).into_fallible().await {
                     Ok(tls) => Ok(tls),
                     Err((error, mut tcp)) => {
+                        if shows_bad_evidence(&error) {
+                            failures.note(peer.ip());
+                        }
                         // The alert says why; a connection that is reset would take it along.
                         tcp.shutdown().await?;
                         linger(&mut tcp).await;
@@ -128,7 +148,10 @@ pub(super) async fn serve(
                 tls = handshake => tls.map_err(|_elapsed| Refusal::Timeout)??,
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             };
-            let connection = connection_of(&tls, peer)?;
+            let connection = connection_of(&tls, peer).inspect_err(|_| failures.note(peer.ip()))?;
+            if connection.certificate.is_some() {
+                ticket.is_member();
+            }
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
             let vouchers = connection.certificate.as_ref().map(|certificate| certificate.vouchers.clone());
             let live = server
@@ -140,9 +163,36 @@ pub(super) async fn serve(
                 return Err(Refusal::Evicted(node));
             }
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            speak_http(server, tls, http2, connection, live, shutdown).await
+            speak_http(server, tls, http2, connection, live, ticket, shutdown).await
         }
     }
+}
+
+/// Serves one connection over the local socket.
+pub(super) async fn serve_local(
+    server: &Arc<Server>,
+    stream: UnixStream,
+    ticket: Arc<Ticket>,
+    mut shutdown: ShutdownWatch,
+) -> Result<(), Refusal> {
+    let connection = match &server.security {
+        Security::Plain(principal) => Connection::new(local::ADDRESS, principal.clone()),
+        Security::Tls(identity) => local::connection_of(&stream, identity)?,
+    };
+    let ahead = tokio::time::timeout(server.limits.preface, Reread::ahead(stream, 3));
+    let stream = tokio::select! {
+        read = ahead => read.map_err(|_elapsed| Refusal::Timeout)??,
+        () = shutdown.reached(Phase::Draining) => return Ok(()),
+    };
+    let http2 = stream.first() == b"PRI";
+    let live = server.revocations.live().register(connection.principal.clone(), Vec::new());
+    speak_http(server, stream, http2, connection, live, ticket, shutdown).await
+}
+
+/// Whether a handshake failed for the certificate that the client showed, and not for ours.
+fn shows_bad_evidence(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Tells plain HTTP that this is a TLS port, in words that its sender will see.
@@ -200,33 +250,58 @@ struct Ends {
     expiry: Expiry,
     /// Closes it when what it rests on is revoked.
     live: LiveConnection,
+    /// How long it has had nothing to do, and how long it may.
+    ticket: Arc<Ticket>,
+    idle: Option<Duration>,
     /// Whether the client has said anything.
     spoken: Arc<AtomicBool>,
 }
 
+/// Why a connection takes no more calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    Shutdown,
+    Expired,
+    Idle,
+}
+
 impl Ends {
     /// Runs `serving` until the client is done. `drain` lets it finish what is in flight only: when the node
-    /// drains, and when the client's certificate expires.
+    /// drains, when the client's certificate expires, and when it has been idle for long.
     async fn serve<F: Future<Output = hyper::Result<()>>>(
         mut self,
         mut serving: Pin<&mut F>,
         drain: impl FnOnce(Pin<&mut F>),
     ) -> hyper::Result<()> {
-        let expired = tokio::select! {
+        let idle = async {
+            match self.idle {
+                Some(timeout) => self.ticket.idle_for(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        let why = tokio::select! {
             result = &mut serving => return result,
             () = self.live.closed() => return Ok(()),
-            () = self.shutdown.reached(Phase::Draining) => false,
-            () = self.expiry.passed() => true,
+            () = self.shutdown.reached(Phase::Draining) => Drain::Shutdown,
+            () = self.expiry.passed() => Drain::Expired,
+            () = idle => Drain::Idle,
         };
         // hyper would wait for the preface of a silent client.
         if !self.spoken.load(Ordering::Relaxed) {
             return Ok(());
         }
+        if why == Drain::Idle {
+            self.ticket.ends_idle();
+        }
         drain(serving.as_mut());
         let over = async {
-            match expired {
-                true => self.expiry.over().await,
-                false => std::future::pending().await,
+            match why {
+                Drain::Shutdown => std::future::pending().await,
+                Drain::Expired => self.expiry.over().await,
+                Drain::Idle => {
+                    tokio::time::sleep(LAST_CALLS).await;
+                    self.ticket.idle_for(LAST_CALLS).await;
+                }
             }
         };
         tokio::select! {
@@ -234,7 +309,7 @@ impl Ends {
             () = self.live.closed() => Ok(()),
             () = self.shutdown.reached(Phase::Stopped) => Ok(()),
             () = over => {
-                tracing::debug!("a connection outlived its certificate; ending it");
+                tracing::debug!(?why, "a client keeps a connection that takes no more calls; ending it");
                 Ok(())
             }
         }
@@ -248,31 +323,42 @@ async fn speak_http<S>(
     http2: bool,
     connection: Connection,
     live: LiveConnection,
+    ticket: Arc<Ticket>,
     shutdown: ShutdownWatch,
 ) -> Result<(), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = PrefaceDeadline::new(stream, server.limits.preface);
+    let speaker = ticket.clone();
+    let stream = PrefaceDeadline::new(stream, server.limits.preface, move || speaker.speaks());
     let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
-    let (stream_window, connection_window, keep_alive) = match connection.principal.node() {
+    let (stream_window, connection_window, keep_alive) = match connection.peer() {
         Some(_) => (peer::STREAM_WINDOW, peer::CONNECTION_WINDOW, PEER_KEEP_ALIVE),
         None => (CLIENT_STREAM_WINDOW, CLIENT_CONNECTION_WINDOW, KEEP_ALIVE),
     };
     let expiry = Expiry::of(&connection, server.view.clone());
+    // Nodes keep their connections as they see fit.
+    let of_node = connection.peer().is_some();
+    let idle = Some(server.limits.idle).filter(|idle| !idle.is_zero() && !of_node);
     let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
+    let activity = ticket.activity();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (stack, connection) = (stack.clone(), connection.clone());
+        let (stack, connection, mut begun) = (stack.clone(), connection.clone(), activity.begin());
         // Boxed, because hyper moves what it is given several times before it runs.
-        Box::pin(async move { Ok::<Response<_>, Infallible>(stack.handle(connection, request).await) })
+        Box::pin(async move {
+            let answer = stack.handle(connection, request).await;
+            begun.answered();
+            Ok::<Response<_>, Infallible>(answer.map(|body| body.of_connection(begun)))
+        })
     });
-    let ends = Ends { shutdown, expiry, live, spoken };
+    let ends = Ends { shutdown, expiry, live, ticket, idle, spoken };
     let result = if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(server.limits.streams)
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_header_list_size(HEADERS_MAX)
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window)
@@ -281,7 +367,10 @@ where
         ends.serve(serving, |serving| serving.graceful_shutdown()).await
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(server.limits.preface);
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(server.limits.preface)
+            .max_buf_size(HEADERS_MAX as usize);
         let serving = pin!(builder.serve_connection(stream, service));
         ends.serve(serving, |serving| serving.graceful_shutdown()).await
     };

@@ -1,9 +1,12 @@
 //! An answer's body: ends in time, and is counted when it ends.
 
+use super::admission::Begun;
 use crate::{
+    audit::{Audit, Entry, Note},
     auth::Withdrawn,
     error::{Fault, Reason},
-    registry::Method,
+    limit::Slot,
+    registry::{Method, code_word},
     router::oversized,
 };
 use bytes::Bytes;
@@ -24,12 +27,26 @@ pub(super) struct Call {
     method: Arc<Method>,
     started: Instant,
     code: Option<Code>,
+    audited: Option<Box<Audited>>,
+}
+
+/// What the audit log is told of a call that has ended.
+#[derive(Debug)]
+pub(super) struct Audited {
+    pub(super) audit: Arc<Audit>,
+    pub(super) entry: Entry,
+    pub(super) note: Note,
 }
 
 impl Call {
     pub(super) fn start(method: Arc<Method>) -> Self {
         method.metrics.in_flight.inc();
-        Self { method, started: Instant::now(), code: None }
+        Self { method, started: Instant::now(), code: None, audited: None }
+    }
+
+    /// Tells the audit log when it ends.
+    pub(super) fn audit(&mut self, audited: Audited) {
+        self.audited = Some(Box::new(audited));
     }
 
     /// Notes the status if these headers or trailers carry one.
@@ -44,6 +61,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.method.metrics.in_flight.dec();
         let code = self.code.unwrap_or(Code::Cancelled);
+        if let Some(audited) = self.audited.take() {
+            audited.audit.record(&audited.entry, code_word(code), Some(&audited.note));
+        }
         self.method.metrics.finished(code, self.started.elapsed().as_secs_f64());
     }
 }
@@ -55,6 +75,10 @@ pub struct AnswerBody {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     withdrawn: Option<Withdrawn>,
+    /// Counts the call as under way.
+    slot: Option<Slot>,
+    /// Counts it for its connection.
+    begun: Option<Begun>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -68,8 +92,8 @@ impl fmt::Debug for AnswerBody {
 
 impl AnswerBody {
     /// The body of an HTTP answer.
-    pub(super) fn plain(inner: Body) -> Self {
-        Self { inner, call: None, deadline: None, timer: None, withdrawn: None }
+    pub(super) fn plain(inner: Body, slot: Option<Slot>) -> Self {
+        Self { inner, call: None, deadline: None, timer: None, withdrawn: None, slot, begun: None }
     }
 
     /// The body of a gRPC answer, which ends with DEADLINE_EXCEEDED if it is not through by `deadline`, and with
@@ -79,8 +103,14 @@ impl AnswerBody {
         call: Option<Call>,
         deadline: Option<Instant>,
         withdrawn: Option<Withdrawn>,
+        slot: Option<Slot>,
     ) -> Self {
-        Self { inner, call, deadline, timer: None, withdrawn }
+        Self { inner, call, deadline, timer: None, withdrawn, slot, begun: None }
+    }
+
+    /// The same, of a call that has begun on its connection.
+    pub(super) fn of_connection(self, begun: Begun) -> Self {
+        Self { begun: Some(begun), ..self }
     }
 
     /// Why the answer must end now, if it must.
@@ -101,7 +131,7 @@ impl AnswerBody {
     /// Ends the answer, and with it the call behind it.
     fn end(&mut self, fault: &Fault) -> Frame<Bytes> {
         self.inner = Body::empty();
-        (self.deadline, self.withdrawn) = (None, None);
+        (self.deadline, self.withdrawn, self.slot, self.begun) = (None, None, None, None);
         let frame = Frame::trailers(fault.to_trailers());
         if let (Some(mut call), Some(trailers)) = (self.call.take(), frame.trailers_ref()) {
             call.note(trailers);
@@ -148,7 +178,7 @@ impl HttpBody for AnswerBody {
                     Some(Err(_)) | None => true,
                 };
                 if ended {
-                    this.call = None;
+                    (this.call, this.slot, this.begun) = (None, None, None);
                 }
                 Poll::Ready(frame)
             }

@@ -1,5 +1,6 @@
 //! What connections count.
 
+use super::{ServerLimits, accept::HEADERS_MAX};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -12,28 +13,86 @@ struct Labels {
 }
 
 /// Every reason, so that each series is there before it is needed.
-const REASONS: [&str; 9] =
-    ["accept", "limit", "timeout", "preface", "plain_http", "garbage", "handshake", "certificate", "io"];
+const REASONS: [&str; 13] = [
+    "accept",
+    "limit",
+    "address_limit",
+    "opening_limit",
+    "blocked",
+    "timeout",
+    "preface",
+    "plain_http",
+    "garbage",
+    "handshake",
+    "certificate",
+    "evicted",
+    "io",
+];
+/// Every reason to end an open connection.
+const ENDS: [&str; 3] = ["room", "resets", "idle"];
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnectionMetrics {
     pub(super) open: Gauge,
+    pub(super) opening: Gauge,
+    ended: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
 }
 
 impl ConnectionMetrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    pub(super) fn register(limits: &ServerLimits, registry: &mut Registry) -> Self {
         let metrics = Self::default();
         for reason in REASONS {
             drop(metrics.refused.get_or_create(&Labels { reason }));
         }
+        for reason in ENDS {
+            drop(metrics.ended.get_or_create(&Labels { reason }));
+        }
         registry.register("connections", "Open connections to this node", metrics.open.clone());
+        registry.register(
+            "connections_opening",
+            "Open connections that have not got as far as HTTP",
+            metrics.opening.clone(),
+        );
+        registry.register(
+            "connections_ended",
+            "Connections ended that their clients would have kept: idle for long, to make room, or for calls taken back",
+            metrics.ended.clone(),
+        );
+        let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX);
+        for (name, help, value) in [
+            ("connections_limit", "Most open connections (connections_max)", limits.connections),
+            (
+                "connections_per_address_limit",
+                "The same of one address (connections_per_address_max)",
+                limits.per_address,
+            ),
+            (
+                "connections_opening_limit",
+                "The same of those that have not got as far as HTTP (handshakes_max)",
+                limits.opening,
+            ),
+            (
+                "connection_streams_limit",
+                "Most calls of one connection (streams_per_connection_max)",
+                streams,
+            ),
+            ("request_headers_limit_bytes", "Largest head of a request", HEADERS_MAX as usize),
+        ] {
+            let limit = Gauge::<i64>::default();
+            limit.set(i64::try_from(value).unwrap_or(i64::MAX));
+            registry.register(name, help, limit);
+        }
         registry.register(
             "connections_refused",
             "Connections refused before their first request, by reason",
             metrics.refused.clone(),
         );
         metrics
+    }
+
+    pub(super) fn ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&Labels { reason }).inc();
     }
 
     pub(super) fn refused(&self, reason: &'static str) {

@@ -2,35 +2,39 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `admission` | which connections may be open, and which one makes room |
 //! | `accept` | one connection's life: TLS, ALPN, HTTP, drain |
 //! | `expiry` | when a connection ends because its certificate has expired |
+//! | [`local`] | the socket for users of this host |
 //! | `preface` | the deadline for a connection's first bytes |
 //! | [`stack`] | one request's life |
 //! | `answer` | an answer's body: deadline, and what is counted when it ends |
 
 mod accept;
+mod admission;
 mod answer;
 mod ask;
 mod expiry;
+pub mod local;
 mod metrics;
 mod preface;
 pub mod stack;
 
 pub use answer::AnswerBody;
+pub use local::LocalSocket;
 pub use stack::Stack;
 
 use crate::{
+    config::Network,
     identity::IdentityStore,
     revocation::Revocations,
     shutdown::{Phase, ShutdownWatch},
 };
+use admission::Admission;
 use metrics::ConnectionMetrics;
 use p2p_core::{Principal, gossip::View};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::task::TaskTracker;
 
 /// Pause after a failed accept: the system is out of something, such as file descriptors.
@@ -46,14 +50,24 @@ pub enum Security {
 }
 
 /// Limits of connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerLimits {
-    /// Most open connections; further ones are closed at once.
+    /// Most open connections.
     pub connections: usize,
+    /// Most of one address, but for this host, proxies and members.
+    pub per_address: usize,
+    /// Most that have not got as far as HTTP.
+    pub opening: usize,
+    /// Most calls of one connection.
+    pub streams: u32,
     /// Longest TLS handshake.
     pub handshake: Duration,
     /// Longest wait for the first bytes of HTTP after it, and for the rest of an HTTP/1.1 head.
     pub preface: Duration,
+    /// How long a client's connection may have nothing to do; zero for ever.
+    pub idle: Duration,
+    /// Proxies, behind which many clients stand.
+    pub proxies: Vec<Network>,
 }
 
 /// What every connection shares.
@@ -64,7 +78,7 @@ pub struct Server {
     revocations: Arc<Revocations>,
     limits: ServerLimits,
     view: watch::Receiver<Arc<View>>,
-    slots: Arc<Semaphore>,
+    admission: Arc<Admission>,
     metrics: ConnectionMetrics,
 }
 
@@ -78,29 +92,39 @@ impl Server {
         view: watch::Receiver<Arc<View>>,
         metrics: &crate::telemetry::Metrics,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            stack,
-            security,
-            revocations,
-            slots: Arc::new(Semaphore::new(limits.connections)),
-            limits,
-            view,
-            metrics: metrics.register(ConnectionMetrics::register),
-        })
+        let metrics = metrics.register(|registry| ConnectionMetrics::register(&limits, registry));
+        let admission = Admission::new(limits.clone(), metrics.clone());
+        Arc::new(Self { stack, security, revocations, admission, limits, view, metrics })
     }
 
     /// Accepts until the node drains, then waits for the open connections: they finish what is in flight,
     /// or end when the node stops.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, mut shutdown: ShutdownWatch) {
+    pub async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        local: Option<LocalSocket>,
+        mut shutdown: ShutdownWatch,
+    ) {
         let connections = TaskTracker::new();
         let watch = shutdown.clone();
         loop {
+            let accept_local = async {
+                match &local {
+                    Some(socket) => socket.listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             let accepted = tokio::select! {
                 () = shutdown.reached(Phase::Draining) => break,
-                accepted = listener.accept() => accepted,
+                accepted = listener.accept() => {
+                    accepted.map(|(stream, peer)| self.admit(stream, peer, &connections, &watch))
+                }
+                accepted = accept_local => {
+                    accepted.map(|(stream, _)| self.admit_local(stream, &connections, &watch))
+                }
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &connections, &watch),
+                Ok(()) => {}
                 Err(error) => {
                     self.metrics.refused("accept");
                     tracing::warn!(%error, "connection not accepted; is the limit of open files too low?");
@@ -108,7 +132,7 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        drop((listener, local));
         connections.close();
         connections.wait().await;
     }
@@ -120,19 +144,51 @@ impl Server {
         connections: &TaskTracker,
         shutdown: &ShutdownWatch,
     ) {
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-            self.metrics.refused("limit");
-            return;
+        let address = peer.ip();
+        let proxied = self.limits.proxies.iter().any(|network| network.contains(address));
+        // Behind these stand many clients; nobody is kept out for what another does.
+        let exempt = address.is_loopback() || proxied;
+        let ticket = match self.admission.admit(address, exempt) {
+            Ok(ticket) => Arc::new(ticket),
+            Err(limit) => return self.metrics.refused(limit),
         };
         let (server, shutdown) = (self.clone(), shutdown.clone());
         connections.spawn(async move {
-            let _slot = slot;
-            server.metrics.open.inc();
-            if let Err(refusal) = accept::serve(&server, stream, peer, shutdown).await {
-                server.metrics.refused(refusal.word());
-                tracing::debug!(peer.address = %peer, error = %refusal, "connection refused");
-            }
-            server.metrics.open.dec();
+            let serving = accept::serve(&server, stream, peer, exempt, ticket.clone(), shutdown);
+            let served = tokio::select! {
+                served = serving => served,
+                () = ticket.ended() => Ok(()),
+            };
+            server.note(served, &peer);
         });
+    }
+
+    /// The same over the local socket.
+    fn admit_local(
+        self: &Arc<Self>,
+        stream: tokio::net::UnixStream,
+        connections: &TaskTracker,
+        shutdown: &ShutdownWatch,
+    ) {
+        let ticket = match self.admission.admit(local::ADDRESS, true) {
+            Ok(ticket) => Arc::new(ticket),
+            Err(limit) => return self.metrics.refused(limit),
+        };
+        let (server, shutdown) = (self.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let serving = accept::serve_local(&server, stream, ticket.clone(), shutdown);
+            let served = tokio::select! {
+                served = serving => served,
+                () = ticket.ended() => Ok(()),
+            };
+            server.note(served, &"the local socket");
+        });
+    }
+
+    fn note(&self, served: Result<(), accept::Refusal>, peer: &dyn std::fmt::Display) {
+        if let Err(refusal) = served {
+            self.metrics.refused(refusal.word());
+            tracing::debug!(peer.address = %peer, error = %refusal, "connection refused");
+        }
     }
 }

@@ -26,18 +26,25 @@ const ENOUGH: usize = 24;
 pub(super) type PrefaceDeadline<S> = Tap<S, Waiting>;
 
 /// Waits for them.
-#[derive(Debug)]
 pub(super) struct Waiting {
     read: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     missed: Arc<AtomicBool>,
     spoken: Arc<AtomicBool>,
+    /// Told when they have come.
+    on_spoken: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl<S> PrefaceDeadline<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
-        let deadline = Some(Box::pin(tokio::time::sleep(timeout)));
-        Self::through(stream, Waiting { read: 0, deadline, missed: Arc::default(), spoken: Arc::default() })
+    pub(super) fn new(stream: S, timeout: Duration, on_spoken: impl FnOnce() + Send + 'static) -> Self {
+        let waiting = Waiting {
+            read: 0,
+            deadline: Some(Box::pin(tokio::time::sleep(timeout))),
+            missed: Arc::default(),
+            spoken: Arc::default(),
+            on_spoken: Some(Box::new(on_spoken)),
+        };
+        Self::through(stream, waiting)
     }
 
     /// Whether the deadline was missed, for whoever no longer holds the stream.
@@ -67,6 +74,9 @@ impl Reading for Waiting {
                 if self.read >= ENOUGH {
                     self.deadline = None;
                     self.spoken.store(true, Ordering::Relaxed);
+                    if let Some(tell) = self.on_spoken.take() {
+                        tell();
+                    }
                 }
                 Poll::Ready(result)
             }
@@ -86,7 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_is_cut_off_and_a_speaking_one_is_not() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10));
+        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10), || ());
         client.write_all(b"too short").await.expect("written");
         let mut buf = [0; 64];
         assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 9);
@@ -94,7 +104,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 
         let (mut client, server) = tokio::io::duplex(64);
-        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10));
+        let mut guarded = PrefaceDeadline::new(server, Duration::from_secs(10), || ());
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
         assert_eq!(guarded.read(&mut buf).await.expect("the bytes"), 24);
         tokio::time::advance(Duration::from_secs(60)).await;

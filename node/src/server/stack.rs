@@ -2,19 +2,20 @@
 //! and how a fault reads differ.
 //!
 //! ```text
-//! resolve (registry | gateway) → admit → authenticate → limit → authorize → route
+//! resolve (registry | gateway) → admit → authenticate → limit (rate, calls under way) → authorize → route
 //! ```
 
 use super::{
-    answer::{AnswerBody, Call},
+    answer::{AnswerBody, Audited, Call},
     ask::AskBody,
 };
 use crate::{
-    auth::{Auth, Caller, Connection, Withdrawn},
+    audit::{Audit, Note},
+    auth::{Access, Auth, Caller, Connection, Withdrawn, audit_entry, is_audited},
     error::{Fault, Reason},
-    gateway::{Endpoint, Gateway},
-    limit::{Limits, RateClass},
-    registry::Registry,
+    gateway::{Endpoint, Gateway, secure},
+    limit::{Client, Limits, RateClass, Slot, Weight},
+    registry::{Method as RegisteredMethod, Registry},
     router::{Router, within},
     shutdown::{Phase, ShutdownWatch},
     telemetry::Metrics,
@@ -51,6 +52,7 @@ pub struct Stack {
     router: Arc<Router>,
     gateway: Gateway,
     limits: Arc<Limits>,
+    audit: Arc<Audit>,
     shutdown: ShutdownWatch,
     http_requests: Family<HttpLabels, Counter>,
 }
@@ -61,6 +63,7 @@ impl Stack {
         router: Arc<Router>,
         gateway: Gateway,
         limits: Arc<Limits>,
+        audit: Arc<Audit>,
         shutdown: ShutdownWatch,
         metrics: &Metrics,
     ) -> Self {
@@ -68,7 +71,7 @@ impl Stack {
         metrics.register(|registry| {
             registry.register("http_requests", "HTTP requests by path and status", http_requests.clone());
         });
-        Self { router, gateway, limits, shutdown, http_requests }
+        Self { router, gateway, limits, audit, shutdown, http_requests }
     }
 
     /// Answers one request of a connection.
@@ -94,11 +97,20 @@ impl Stack {
     async fn grpc(&self, connection: Arc<Connection>, mut request: Request<Body>) -> Response<AnswerBody> {
         // resolve: which method; what nobody knows is refused below, after it was charged for
         let resolved = self.registry().resolve(request.uri().path());
-        let class = resolved.as_ref().map_or(RateClass::Default, |method| method.class);
-        let mut call = resolved.as_ref().ok().map(|method| Call::start(method.clone()));
-        let (mut deadline, mut withdrawn) = (None, None);
+        let known = resolved.as_ref().ok().cloned();
+        let asked = Asked::of_call(known.as_deref());
+        let mut call = known.clone().map(Call::start);
+        let note = (self.audit.is_on() && is_audited(asked.path)).then(Note::default);
+        if let Some(note) = &note {
+            request.extensions_mut().insert(note.clone());
+        }
+        let origin = self.auth().origin(&connection, request.headers());
+        let mut who = None;
+        let (mut deadline, mut withdrawn, mut slot) = (None, None, None);
         let answer = async {
-            let caller = self.enter(&connection, class, &mut request)?;
+            let (caller, entered) = self.enter(&connection, &asked, &mut request)?;
+            slot = Some(entered);
+            who = note.as_ref().map(|_| caller.clone());
             let method = resolved.map_err(|fault| for_stranger(fault, &caller))?;
             // authorize
             let path = method.info.path.as_str();
@@ -117,23 +129,31 @@ impl Stack {
         };
         let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_grpc);
         if let Some(call) = &mut call {
+            if let Some(note) = note {
+                let entry = audit_entry(asked.path, &connection, origin, who.as_deref());
+                call.audit(Audited { audit: self.audit.clone(), entry, note });
+            }
             call.note(answer.headers());
         }
-        answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn))
+        answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn, slot))
     }
 
     /// An HTTP request.
     async fn http(&self, connection: Arc<Connection>, mut request: Request<Body>) -> Response<AnswerBody> {
         // resolve
         let resolved = Endpoint::resolve(request.uri().path());
-        let class = resolved.as_ref().map_or(RateClass::Default, |endpoint| endpoint.class());
+        let asked = Asked::of_endpoint(resolved.as_ref().ok().copied());
         let path = resolved.as_ref().map_or("other", |endpoint| endpoint.path());
         let head = request.method() == Method::HEAD;
-        let entered = self.enter(&connection, class, &mut request).and_then(|caller| {
+        let mut slot = None;
+        let entered = self.enter(&connection, &asked, &mut request).and_then(|(caller, entered)| {
+            slot = Some(entered);
             let endpoint = resolved?;
-            // authorize
-            let access = self.gateway.access(endpoint);
-            self.auth().authorize(&caller, access, endpoint.method(), endpoint.path())?;
+            // authorize: what an endpoint takes is no secret
+            if request.method() != Method::OPTIONS {
+                let access = self.gateway.access(endpoint);
+                self.auth().authorize(&caller, access, endpoint.method(), endpoint.path())?;
+            }
             Ok((caller, endpoint))
         });
         let answer = async {
@@ -144,28 +164,52 @@ impl Stack {
         };
         let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_http);
         drain(request.into_body()).await;
-        let answer = if head { without_body(answer) } else { answer };
+        let mut answer = if head { without_body(answer) } else { answer };
+        secure(answer.headers_mut());
         self.http_requests.get_or_create(&HttpLabels { path, status: answer.status().as_u16() }).inc();
-        answer.map(AnswerBody::plain)
+        answer.map(|body| AnswerBody::plain(body, slot))
     }
 
-    /// The steps between resolve and authorize: admit, authenticate, limit.
+    /// The steps between resolve and authorize: admit, authenticate, limit. The call is under way until the slot is
+    /// dropped.
     fn enter(
         &self,
         connection: &Arc<Connection>,
-        class: RateClass,
+        asked: &Asked<'_>,
         request: &mut Request<Body>,
-    ) -> Result<Arc<Caller>, Fault> {
-        // admit
+    ) -> Result<(Arc<Caller>, Slot), Fault> {
+        // admit: what a node forwards, others have shown
         if self.shutdown.phase() >= Phase::Stopped {
             return Err(Fault::new(Reason::ShuttingDown, "this node is shutting down"));
         }
+        let (auth, failures) = (self.auth(), self.limits.failures());
+        let origin = auth.origin(connection, request.headers());
+        let of_node = connection.principal.node().is_some();
+        if !of_node && failures.is_watchful() && auth.must_verify(request.headers()) {
+            failures.check(origin)?;
+        }
         // authenticate
-        let caller = Arc::new(self.auth().authenticate(connection, request.headers_mut())?);
+        let caller = auth.authenticate(connection, request.headers_mut()).inspect_err(|_| {
+            if !of_node {
+                failures.note(origin);
+            }
+        })?;
+        let caller = Arc::new(caller);
         request.extensions_mut().insert(caller.clone());
-        // limit
-        self.limits.charge(class, request)?;
-        Ok(caller)
+        // limit: how often, and how many at a time
+        self.limits.charge(asked.class, asked.path, request)?;
+        let weight = match (asked.vital, of_node) {
+            (true, _) => Weight::Vital,
+            (false, true) => Weight::Forwarded,
+            (false, false) => Weight::Client,
+        };
+        let slot = self.limits.calls().enter(weight, Client::of(&caller))?;
+        Ok((caller, slot))
+    }
+
+    /// The limits of requests.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     fn auth(&self) -> &Auth {
@@ -174,6 +218,43 @@ impl Stack {
 
     fn registry(&self) -> &Registry {
         self.router.registry()
+    }
+}
+
+/// What a request asks for, as far as limits look at it.
+struct Asked<'a> {
+    class: RateClass,
+    /// The method; of an endpoint the one that does the same, and empty for what is not known.
+    path: &'a str,
+    /// Whether it is served also when the node is full.
+    vital: bool,
+}
+
+impl<'a> Asked<'a> {
+    const UNKNOWN: Self = Self { class: RateClass::Default, path: "", vital: false };
+
+    fn of_call(method: Option<&'a RegisteredMethod>) -> Self {
+        method.map_or(Self::UNKNOWN, |method| Self {
+            class: method.class,
+            path: method.info.path.as_str(),
+            vital: is_observation(method.class) || method.access == Access::Node,
+        })
+    }
+
+    fn of_endpoint(endpoint: Option<Endpoint>) -> Self {
+        endpoint.map_or(Self::UNKNOWN, |endpoint| Self {
+            class: endpoint.class(),
+            path: endpoint.method(),
+            vital: is_observation(endpoint.class()),
+        })
+    }
+}
+
+/// A node that is full must still be seen to be.
+fn is_observation(class: RateClass) -> bool {
+    match class {
+        RateClass::Health | RateClass::Metrics => true,
+        RateClass::Rpc | RateClass::Grpc | RateClass::Default => false,
     }
 }
 

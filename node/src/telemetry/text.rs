@@ -10,14 +10,6 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that an `Accept` header prefers.
-    pub fn accepted(accept: Option<&str>) -> Self {
-        match accept {
-            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
-            _ => Self::Prometheus,
-        }
-    }
-
     /// The `Content-Type` of an answer in this format.
     pub fn content_type(self) -> &'static str {
         match self {
@@ -70,16 +62,6 @@ mod tests {
             to_prometheus(text),
             "# HELP p2p_x_total X.\n# TYPE p2p_x_total counter\np2p_x_total 1\n\
              # HELP p2p_build_info B.\n# TYPE p2p_build_info gauge\np2p_build_info{version=\"1\"} 1\n"
-        );
-    }
-
-    #[test]
-    fn only_those_who_ask_get_open_metrics() {
-        assert_eq!(Format::accepted(None), Format::Prometheus);
-        assert_eq!(Format::accepted(Some("text/plain")), Format::Prometheus);
-        assert_eq!(
-            Format::accepted(Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")),
-            Format::OpenMetrics
         );
     }
 }

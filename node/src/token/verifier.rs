@@ -129,6 +129,13 @@ impl Verifier {
         Ok(token)
     }
 
+    /// Whether the token `compact` was verified, so that no signature has to be looked at.
+    pub fn remembers(&self, compact: &str) -> bool {
+        let generation = self.generation.load(Ordering::Acquire);
+        compact.len() <= MAX_TOKEN_BYTES
+            && self.cache.get(&sha256(compact)).is_some_and(|(known, _)| known == generation)
+    }
+
     /// Refuses a token that has been taken back since it was verified.
     ///
     /// # Errors

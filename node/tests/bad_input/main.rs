@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `start` | configurations, files and certificates with which a node must not start |
 //! | `connections` | bytes and certificates that are no client's |
+//! | `admission` | clients that take more than their share of connections, calls and verifying |
 //! | `requests` | requests of those who may connect |
 //! | `answers` | what a service answers against its own descriptors |
 //! | `gossip` | records that a node with a valid certificate must not get through |
@@ -11,6 +12,7 @@
 //! | `flood` | nodes that send too much, read nothing, or say nothing |
 //! | `identity` | an id that two processes hold, and one whose state was set back |
 
+mod admission;
 mod answers;
 mod connections;
 mod envelope;

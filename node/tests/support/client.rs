@@ -42,6 +42,12 @@ impl Client {
         Self { address, channel, ca: ca.to_owned(), identity: Some(identity) }
     }
 
+    /// The same without a certificate.
+    pub fn connect_without_identity(address: SocketAddr, ca: &str) -> Self {
+        let channel = endpoint(address, ca, None).connect_lazy();
+        Self { address, channel, ca: ca.to_owned(), identity: None }
+    }
+
     pub fn greeter(&self) -> GreeterClient<Channel> {
         GreeterClient::new(self.channel.clone())
     }

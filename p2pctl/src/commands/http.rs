@@ -66,6 +66,9 @@ fn client(options: &ConnectOptions, session: &Session<'_>) -> Result<Client, Fai
     let files = |error: reqwest::Error| session.connect_failure(&files_error(&error));
     // Like the gRPC side: straight to the node, never through a proxy from the environment.
     let mut builder = Client::builder().no_proxy().timeout(options.timeout).connect_timeout(options.timeout);
+    if let Some(path) = options.endpoint.socket() {
+        builder = builder.unix_socket(path);
+    }
     if !options.endpoint.is_plain() {
         let no_ca = || session.connect_failure(&ConnectError::NoCa);
         let ca_pem = options.ca_pem.as_deref().ok_or_else(no_ca)?;

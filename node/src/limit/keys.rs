@@ -1,0 +1,146 @@
+//! What is remembered of clients: one number each, and never more than [`KEYS_MAX`] of them.
+
+use governor::{
+    nanos::Nanos,
+    state::{StateStore, keyed::ShrinkableKeyedStateStore},
+};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hash, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Most keys in all; when a shard is full, the eighth of it that has used least makes room.
+pub(super) const KEYS_MAX: usize = 1 << 20;
+/// Parts with a lock each: calls on different threads rarely meet, and a pass holds none for long.
+const SHARDS: usize = 64;
+
+/// A client and what it is charged for, as 128 secret bits: all keys are equally small, and nobody can choose one that
+/// meets another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key([u64; 2]);
+
+impl Key {
+    /// Which of `parts` parts of a table it belongs to.
+    pub(super) fn part(&self, parts: usize) -> usize {
+        usize::try_from(self.0[0] % parts as u64).unwrap_or_default()
+    }
+}
+
+/// Makes keys.
+#[derive(Debug, Default)]
+pub(super) struct KeyMaker([RandomState; 2]);
+
+impl KeyMaker {
+    pub(super) fn key(&self, of: impl Hash) -> Key {
+        Key([self.0[0].hash_one(&of), self.0[1].hash_one(&of)])
+    }
+}
+
+type Shard = HashMap<Key, Nanos>;
+
+/// The states of all budgets.
+#[derive(Debug)]
+pub(super) struct Keys {
+    shards: Vec<Mutex<Shard>>,
+    shard_max: usize,
+    count: Gauge,
+    forgotten: Counter,
+}
+
+impl Keys {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let keys = Self::with_capacity(KEYS_MAX);
+        let limit = Gauge::<i64>::default();
+        limit.set(i64::try_from(KEYS_MAX).unwrap_or(i64::MAX));
+        registry.register("rate_limit_keys", "Budgets that are not full", keys.count.clone());
+        registry.register("rate_limit_keys_limit", "Most budgets that are remembered", limit);
+        registry.register(
+            "rate_limit_keys_forgotten",
+            "Budgets forgotten before they were full, those least used, to make room",
+            keys.forgotten.clone(),
+        );
+        keys
+    }
+
+    pub(super) fn with_capacity(keys_max: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shard_max = (keys_max / SHARDS).max(1);
+        Self { shards, shard_max, count: Gauge::default(), forgotten: Counter::default() }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        locked(&self.shards[key.part(SHARDS)])
+    }
+
+    /// Keeps of a full shard what has used most: who is limited stays so, however many others come.
+    fn make_room(&self, shard: &mut Shard) {
+        let mut states: Vec<Nanos> = shard.values().copied().collect();
+        let eighth = states.len() / 8;
+        let (_, cut, _) = states.select_nth_unstable(eighth);
+        let (cut, before) = (*cut, shard.len());
+        shard.retain(|_, state| *state > cut);
+        let gone = before - shard.len();
+        self.count.dec_by(i64::try_from(gone).unwrap_or(i64::MAX));
+        self.forgotten.inc_by(gone as u64);
+    }
+}
+
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// [`Keys`] as a limiter of governor holds them; all budgets share one.
+#[derive(Clone, Debug)]
+pub(super) struct SharedKeys(pub(super) Arc<Keys>);
+
+impl StateStore for SharedKeys {
+    type Key = Key;
+
+    fn measure_and_replace<T, F, E>(&self, key: &Key, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut shard = self.0.shard(key);
+        if let Some(state) = shard.get_mut(key) {
+            let (outcome, next) = measure(Some(*state))?;
+            *state = next;
+            return Ok(outcome);
+        }
+        let (outcome, next) = measure(None)?;
+        if shard.len() >= self.0.shard_max {
+            self.0.make_room(&mut shard);
+        }
+        shard.insert(*key, next);
+        self.0.count.inc();
+        Ok(outcome)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Key> for SharedKeys {
+    /// A state that lies in the past is that of a full budget, as if the client had never come.
+    fn retain_recent(&self, drop_below: Nanos) {
+        for shard in &self.0.shards {
+            let mut shard = locked(shard);
+            let before = shard.len();
+            shard.retain(|_, state| *state >= drop_below);
+            self.0.count.dec_by(i64::try_from(before - shard.len()).unwrap_or(i64::MAX));
+            // Not at each pass, so that a busy shard does not grow anew after it.
+            if shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| locked(shard).len()).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

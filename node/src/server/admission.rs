@@ -1,0 +1,418 @@
+//! Which connections may be open.
+//!
+//! Three limits: in all, of one address, and of those that have not said anything yet. Where one is reached, the connection
+//! that is worth least makes room: one that has not got as far as HTTP, else a stranger's without a call under way, the
+//! longest idle first. Each has had a moment to prove itself. So ten thousand clients that stall do not keep out the one
+//! that works, and a newcomer is refused only where all others are young, busy, or members.
+
+use super::{ServerLimits, metrics::ConnectionMetrics};
+use crate::limit::client_address;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection may take to get as far as HTTP before it can be made to give up its place to another.
+const FAIR_START: Duration = Duration::from_millis(250);
+/// How long a stranger's connection may be idle before the same.
+const FAIR_IDLE: Duration = Duration::from_secs(1);
+/// How many calls a client may take back, and in which time, before its connection is ended. Nodes take back what their
+/// clients take back.
+const RESETS_MAX: u32 = 1000;
+const RESETS_WINDOW: Duration = Duration::from_secs(10);
+
+/// Why a connection was ended while its client would have kept it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Another needed its place.
+    Room,
+    /// Too many calls were taken back.
+    Resets,
+}
+
+/// What is known of one open connection.
+#[derive(Debug)]
+struct Entry {
+    address: IpAddr,
+    opened: Instant,
+    /// Whether it has got as far as HTTP.
+    speaks: AtomicBool,
+    /// Whether its client has shown a certificate of this cluster.
+    member: AtomicBool,
+    /// Whether it counts for its address.
+    counted: AtomicBool,
+    calls: AtomicU32,
+    /// When the last call ended, in milliseconds from `opened`.
+    idle_since: AtomicU64,
+    resets: Mutex<(u64, u32)>,
+    ended: Mutex<Option<Ended>>,
+    end: CancellationToken,
+}
+
+impl Entry {
+    /// How long it has had nothing to do.
+    fn idle(&self, now: Instant) -> Duration {
+        let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+        now.duration_since(self.opened).saturating_sub(since)
+    }
+
+    /// How much rather it makes room than others, if it may at all: what has not spoken before what is idle, the longest
+    /// first.
+    fn yields(&self, now: Instant) -> Option<(bool, Duration)> {
+        let age = now.duration_since(self.opened);
+        if !self.speaks.load(Ordering::Relaxed) {
+            return (age >= FAIR_START).then_some((true, age));
+        }
+        let busy = self.member.load(Ordering::Relaxed) || self.calls.load(Ordering::Relaxed) > 0;
+        let idle = self.idle(now);
+        (!busy && idle >= FAIR_IDLE).then_some((false, idle))
+    }
+
+    fn end(&self, why: Ended) {
+        locked(&self.ended).get_or_insert(why);
+        self.end.cancel();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: HashMap<u64, Arc<Entry>>,
+    by_address: HashMap<IpAddr, usize>,
+    /// Those that have not spoken.
+    opening: usize,
+}
+
+impl Table {
+    fn leave_address(&mut self, entry: &Entry) {
+        if !entry.counted.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(count) = self.by_address.get_mut(&entry.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&entry.address);
+            }
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Entry>> {
+        let entry = self.open.remove(&number)?;
+        if !entry.speaks.load(Ordering::Relaxed) {
+            self.opening -= 1;
+        }
+        self.leave_address(&entry);
+        Some(entry)
+    }
+
+    /// Ends the connection that is worth least among those that `fit`; whether there was one.
+    fn make_room(&mut self, now: Instant, fit: impl Fn(&Entry) -> bool) -> bool {
+        let yielding = self.open.iter().filter(|(_, entry)| fit(entry));
+        let yielding = yielding.filter_map(|(number, entry)| Some((entry.yields(now)?, *number)));
+        let Some((_, least)) = yielding.max() else { return false };
+        if let Some(entry) = self.remove(least) {
+            entry.end(Ended::Room);
+        }
+        true
+    }
+}
+
+/// The open connections of a node.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limits: ServerLimits,
+    table: Mutex<Table>,
+    metrics: ConnectionMetrics,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Admission {
+    pub(super) fn new(limits: ServerLimits, metrics: ConnectionMetrics) -> Arc<Self> {
+        Arc::new(Self { limits, table: Mutex::default(), metrics })
+    }
+
+    /// Admits a connection from `address`, which is `exempt` from the limit of one address if many clients stand behind
+    /// it; or says which limit is reached.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr, exempt: bool) -> Result<Ticket, &'static str> {
+        let (now, address) = (Instant::now(), client_address(address));
+        let limits = &self.limits;
+        let mut table = locked(&self.table);
+        let of_address = table.by_address.get(&address).copied().unwrap_or_default();
+        if !exempt && of_address >= limits.per_address {
+            let same = |entry: &Entry| entry.address == address && entry.counted.load(Ordering::Relaxed);
+            if !table.make_room(now, same) {
+                return Err("address_limit");
+            }
+        }
+        if table.opening >= limits.opening
+            && !table.make_room(now, |entry| !entry.speaks.load(Ordering::Relaxed))
+        {
+            return Err("opening_limit");
+        }
+        if table.open.len() >= limits.connections && !table.make_room(now, |_| true) {
+            return Err("limit");
+        }
+        let entry = Arc::new(Entry {
+            address,
+            opened: now,
+            speaks: AtomicBool::new(false),
+            member: AtomicBool::new(false),
+            counted: AtomicBool::new(!exempt),
+            calls: AtomicU32::new(0),
+            idle_since: AtomicU64::new(0),
+            resets: Mutex::default(),
+            ended: Mutex::default(),
+            end: CancellationToken::new(),
+        });
+        let number = table.next;
+        table.next += 1;
+        table.open.insert(number, entry.clone());
+        table.opening += 1;
+        if !exempt {
+            *table.by_address.entry(address).or_default() += 1;
+        }
+        self.show(&table);
+        drop(table);
+        Ok(Ticket { admission: self.clone(), number, entry })
+    }
+
+    fn show(&self, table: &Table) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.open.set(number(table.open.len()));
+        self.metrics.opening.set(number(table.opening));
+    }
+}
+
+/// One open connection; its place is free once this is dropped.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    admission: Arc<Admission>,
+    number: u64,
+    entry: Arc<Entry>,
+}
+
+impl Ticket {
+    /// Its client has got as far as HTTP.
+    pub(super) fn speaks(&self) {
+        let mut table = locked(&self.admission.table);
+        // Who has had to make room is no longer counted.
+        if table.open.contains_key(&self.number) && !self.entry.speaks.swap(true, Ordering::Relaxed) {
+            table.opening -= 1;
+            self.admission.show(&table);
+        }
+    }
+
+    /// Its client has shown a certificate of this cluster: it does not count for its address, behind which there may be
+    /// others, and makes room for nobody.
+    pub(super) fn is_member(&self) {
+        self.entry.member.store(true, Ordering::Relaxed);
+        locked(&self.admission.table).leave_address(&self.entry);
+    }
+
+    /// It is ended because it has had nothing to do for long.
+    pub(super) fn ends_idle(&self) {
+        self.admission.metrics.ended("idle");
+    }
+
+    /// What counts the calls of it.
+    pub(super) fn activity(&self) -> Activity {
+        Activity(self.entry.clone())
+    }
+
+    /// Waits until it must end at once.
+    pub(super) async fn ended(&self) {
+        self.entry.end.cancelled().await;
+    }
+
+    /// Waits until it has had nothing to do for `timeout`.
+    pub(super) async fn idle_for(&self, timeout: Duration) {
+        loop {
+            let idle = match self.entry.calls.load(Ordering::Relaxed) {
+                0 => self.entry.idle(Instant::now()),
+                _ => Duration::ZERO,
+            };
+            match timeout.checked_sub(idle) {
+                None | Some(Duration::ZERO) => return,
+                Some(rest) => tokio::time::sleep(rest).await,
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut table = locked(&self.admission.table);
+        table.remove(self.number);
+        self.admission.show(&table);
+        drop(table);
+        if let Some(why) = *locked(&self.entry.ended) {
+            self.admission.metrics.ended(match why {
+                Ended::Room => "room",
+                Ended::Resets => "resets",
+            });
+        }
+    }
+}
+
+/// Counts the calls of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Activity(Arc<Entry>);
+
+impl Activity {
+    /// A call has begun.
+    pub(super) fn begin(&self) -> Begun {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        Begun { entry: self.0.clone(), answered: false }
+    }
+}
+
+/// A call that has begun. If it is dropped before it is answered, its client took it back.
+#[derive(Debug)]
+pub(super) struct Begun {
+    entry: Arc<Entry>,
+    answered: bool,
+}
+
+impl Begun {
+    /// It has an answer, which may still be on its way.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let entry = &self.entry;
+        let since = u64::try_from(entry.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        entry.idle_since.store(since, Ordering::Relaxed);
+        entry.calls.fetch_sub(1, Ordering::Relaxed);
+        if self.answered || entry.member.load(Ordering::Relaxed) {
+            return;
+        }
+        let window = since / u64::try_from(RESETS_WINDOW.as_millis()).unwrap_or(u64::MAX);
+        let mut resets = locked(&entry.resets);
+        *resets = if resets.0 == window { (window, resets.1 + 1) } else { (window, 1) };
+        if resets.1 > RESETS_MAX {
+            entry.end(Ended::Resets);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connections: usize, per_address: usize, opening: usize) -> Arc<Admission> {
+        let second = Duration::from_secs(1);
+        let limits = ServerLimits {
+            connections,
+            per_address,
+            opening,
+            streams: 1,
+            handshake: second,
+            preface: second,
+            idle: second,
+            proxies: Vec::new(),
+        };
+        Admission::new(limits, ConnectionMetrics::default())
+    }
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn is_ended(ticket: &Ticket) -> bool {
+        ticket.entry.end.is_cancelled()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stalls_makes_room_and_who_is_young_does_not() {
+        let admission = admission(100, 100, 2);
+        let (first, second) =
+            (admission.admit(A, false).expect("room"), admission.admit(A, false).expect("room"));
+        assert_eq!(admission.admit(B, false).expect_err("all are young"), "opening_limit");
+        tokio::time::advance(FAIR_START).await;
+        second.speaks();
+        let third = admission.admit(B, false).expect("one has spoken");
+        let fourth = admission.admit(B, false).expect("one has stalled");
+        assert!(is_ended(&first) && !is_ended(&second) && !is_ended(&third));
+        drop((first, second, third, fourth));
+        let table = locked(&admission.table);
+        assert!(table.open.is_empty() && table.by_address.is_empty() && table.opening == 0, "{table:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_node_ends_the_stranger_that_has_been_idle_longest() {
+        let admission = admission(4, 100, 100);
+        let tickets: Vec<Ticket> = (0..4).map(|_| admission.admit(A, false).expect("room")).collect();
+        tickets.iter().for_each(Ticket::speaks);
+        tickets[0].is_member();
+        let _busy = tickets[1].activity().begin();
+        assert_eq!(admission.admit(B, false).expect_err("none is idle for long"), "limit");
+        tokio::time::advance(FAIR_IDLE).await;
+        drop(tickets[2].activity().begin());
+        tokio::time::advance(FAIR_IDLE).await;
+        let _next = admission.admit(B, false).expect("the idle one makes room");
+        let ended: Vec<bool> = tickets.iter().map(is_ended).collect();
+        assert_eq!(ended, [false, false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_does_not_take_the_places_of_others_and_members_do_not_count() {
+        let admission = admission(100, 2, 100);
+        let first = admission.admit(A, false).expect("room");
+        let second = admission.admit(A, false).expect("room");
+        [&first, &second].into_iter().for_each(Ticket::speaks);
+        assert_eq!(admission.admit(A, false).expect_err("two are all"), "address_limit");
+        admission.admit(B, false).expect("another address");
+        admission.admit(A, true).expect("a proxy");
+        first.is_member();
+        tokio::time::advance(FAIR_IDLE).await;
+        let third = admission.admit(A, false).expect("a member does not count");
+        third.speaks();
+        tokio::time::advance(FAIR_IDLE).await;
+        let _fourth = admission.admit(A, false).expect("an idle one of the same address makes room");
+        assert!(is_ended(&second) && !is_ended(&first) && !is_ended(&third));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_back_call_after_call_is_ended() {
+        let admission = admission(10, 10, 10);
+        let (ticket, node) =
+            (admission.admit(A, false).expect("room"), admission.admit(B, false).expect("room"));
+        node.is_member();
+        for _ in 0..RESETS_MAX {
+            drop(ticket.activity().begin());
+            ticket.activity().begin().answered();
+        }
+        assert!(!is_ended(&ticket));
+        for _ in 0..=RESETS_MAX {
+            drop(ticket.activity().begin());
+            drop(node.activity().begin());
+        }
+        assert!(is_ended(&ticket) && !is_ended(&node));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idleness_is_counted_from_the_end_of_the_last_call() {
+        let admission = admission(10, 10, 10);
+        let ticket = admission.admit(A, false).expect("room");
+        let (started, minute) = (Instant::now(), Duration::from_secs(60));
+        let call = ticket.activity().begin();
+        let call = async {
+            tokio::time::sleep(minute * 3).await;
+            drop(call);
+        };
+        tokio::join!(call, ticket.idle_for(minute));
+        assert_eq!(started.elapsed(), minute * 4);
+    }
+}
