@@ -100,8 +100,8 @@ settings! {
     /// costs some tens of KiB. Above the number of nodes it never matters; below 16 it costs handshakes.
     peer_connections_max: NonZeroU32 = "256";
 
-    /// Whether small unary calls to another node share one stream, which takes little more than half the processor time of a
-    /// stream each. Nodes that do not, and older ones, are called as before. Off only to look at single calls on the wire.
+    /// Whether small unary calls to another node share one stream, which takes less processor time than a stream each.
+    /// Nodes that do not, and older ones, are called as before. Off only to look at single calls on the wire.
     peer_stream_enabled: bool = "true";
 
     /// Whether requests are limited per client. Off only where every client is trusted not to overload the

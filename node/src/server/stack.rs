@@ -75,12 +75,13 @@ impl Stack {
     }
 
     /// Answers one request of a connection.
-    pub async fn handle(
+    pub fn handle(
         &self,
         connection: Arc<Connection>,
         request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
-        self.answer(connection, request.map(Body::new)).await
+    ) -> impl Future<Output = Response<AnswerBody>> {
+        // Not async itself: the request would take its room twice.
+        self.answer(connection, request.map(Body::new))
     }
 
     /// The same for a request that has come over a peer stream.

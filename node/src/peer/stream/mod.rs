@@ -1,7 +1,6 @@
 //! Peer streams: small unary calls between two nodes as frames of one long-lived gRPC stream.
 //!
-//! An HTTP/2 stream for each call is what a hop costs most. Here a call is two frames, written together with those of other
-//! calls. A stream is opened over the pooled connection when a unary call was first sent there, and either side sends its
+//! In place of an HTTP/2 stream of its own a call is two frames here, written together with those of other calls. A stream is opened over the pooled connection when a unary call was first sent there, and either side sends its
 //! calls over it. What it does not take (large requests, streaming, more than its caps) is passed through as before, and so
 //! is everything while there is none. A call that comes over a stream enters this node's stack like any other request.
 //!
