@@ -8,7 +8,7 @@ mod support;
 use futures_util::future::join_all;
 use p2p_proto::v1::{CreateJoinTokenRequest, MemberState, revoke_token_request::What};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::PathBuf,
     process::Command,
@@ -253,15 +253,14 @@ async fn split_and_heal() {
     }
     println!("restored: all know what changed in either half {:?} later", restored.elapsed());
     for entry in [&w1, &w2] {
-        let (mut by_first, mut by_second) = (0, 0);
-        for _ in 0..40 {
-            match entry.admin.hello("world").await.expect("greeted").node.as_str() {
-                "g1" => by_first += 1,
-                "g2" => by_second += 1,
-                other => panic!("{other} does not greet"),
-            }
-        }
-        assert!(by_first > 0 && by_second > 0, "{by_first} and {by_second} calls");
+        // The one that was slow or away a moment ago is given less at first.
+        let mut greeted = BTreeSet::new();
+        within(HEAL, "calls at both providers", async || {
+            let calls = join_all((0..20).map(|_| entry.admin.hello("world"))).await;
+            greeted.extend(calls.into_iter().map(|reply| reply.expect("greeted").node));
+            if greeted.iter().eq(["g1", "g2"]) { Ok(()) } else { Err(format!("{greeted:?}")) }
+        })
+        .await;
     }
     for host in &everybody {
         let mut now = epochs(host).await;

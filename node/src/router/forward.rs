@@ -38,6 +38,8 @@ impl Router {
         let (repeatable, unary) = (method.is_repeatable(), method.info.streaming == StreamingKind::Unary);
         let mut attempts = previous_attempts(request.headers());
         let (mut last, mut tries) = (refused, Tries::new(candidates));
+        // The first try that may have been processed: what the caller must know, whatever came of the others.
+        let mut lost: Option<Fault> = None;
         self.called();
         let replay = Replay::of(&mut request);
         while let Some(provider) = tries.next() {
@@ -73,16 +75,19 @@ impl Router {
             let again = if allowed { whole.or_else(|| replay.again()) } else { None };
             let granted = again.is_some() && self.may_retry(why, deadline).await;
             let Some(again) = again.filter(|_| granted) else {
-                let Some(response) = answer else { return Err(fault) };
+                let Some(response) = answer else { return Err(lost.unwrap_or(fault)) };
                 self.metrics.forwarded.inc();
                 return Ok((response, provider.node.clone()));
             };
             tracing::debug!(peer.id = %provider.node, method = %method.info.path, why = why.word(), %fault, "call made again");
             self.metrics.retried(why);
             attempts = attempts.saturating_add(u32::from(why.is_doubtful()));
+            if why == Why::Lost {
+                lost.get_or_insert_with(|| fault.clone());
+            }
             (request, last) = (again, Some(fault));
         }
-        Err(last.unwrap_or_else(|| no_provider(&method.info.path)))
+        Err(lost.or(last).unwrap_or_else(|| no_provider(&method.info.path)))
     }
 
     /// Whether the budget and the time allow to make a call again; waits as long as its provider wants.

@@ -57,7 +57,10 @@ impl Pair {
     /// Starts both and waits until calls go the given way.
     async fn start(way: Way) -> Self {
         let certificates = Certificates::new(&["c1:coordinator", "p1:worker", "p2:worker"]);
-        let config = certificates.config("c1").set("peer_stream_enabled", way.enabled());
+        let config = certificates
+            .config("c1")
+            .set("peer_stream_enabled", way.enabled())
+            .set("calls_per_client_max", "2048");
         let c1 = TestNode::start(Binary::Node, config).await;
         let p1 = Provider::start(&certificates, "p1", &c1, way).await;
         let client = certificates.client(&c1, "admin").await;

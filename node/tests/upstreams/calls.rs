@@ -201,11 +201,14 @@ async fn a_call_that_no_process_took_is_served_by_another_provider() {
         descriptors.display()
     );
     let (c1, w1) = two_nodes(&certificates, &services).await;
-    let client = certificates.client(&c1, "admin").await;
+    let client = certificates.client(&w1, "admin").await;
     client.awaits_provider(HELLO, "w1").await;
     let status = client.hello("x").await.expect_err("nobody listens");
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(error_details(&status).error_info().expect("a reason").reason, "PROVIDER_UNREACHABLE");
+    // The other node has not called it yet, and so knows of neither provider how it answers.
+    let client = certificates.client(&c1, "admin").await;
+    client.awaits_provider(HELLO, "w1").await;
 
     let seed = c1.address.to_string();
     let _g1 = TestNode::start(Binary::Greeter, certificates.config("g1").seeds(&[&seed])).await;
