@@ -2,129 +2,47 @@
 
 use super::{
     advertise, certificate,
+    error::StartError,
     node::{Node, NodeParts},
     publish::Publisher,
+    state::{is_incomplete, prepare, remembered, seeds},
 };
 use crate::{
-    audit::{Audit, AuditError},
+    audit::Audit,
     auth::Auth,
-    config::{Config, SeedAddress},
-    enrol::{
-        CaKeeper, Enrolment, IssuePolicy, Issuing, JoinError, JoinSource, RenewError, RenewalMetrics,
-        Renewer, Rotation, RotationFile, TokenStore,
-    },
+    config::Config,
+    enrol::{CaKeeper, Enrolment, IssuePolicy, Issuing, JoinSource, RenewalMetrics, Renewer, Rotation},
     gateway::Gateway,
     gossip::{self, GossipSetup, Memory, Revoking},
-    identity::{Anchors, AnchorsFile, IdentityError, IdentityStore, UnixTime},
+    identity::{Anchors, IdentityStore, UnixTime},
     limit::Limits,
     peer::{self, PeerPool},
-    persist::{GossipFile, PersistError, StateDirectory},
-    registry::{DuplicateService, LocalService, Registry, ServiceError},
-    revocation::{Keeper, Kept, Revocations},
+    registry::{LocalService, Registry, ServiceError},
+    revocation::Revocations,
     router::Router,
     rpc::{self, NodeFacts, Parts},
     schema::Schema,
     server::{LocalSocket, Security, Server, ServerLimits, Stack},
     shutdown::Shutdown,
     telemetry::Metrics,
-    token::{AccessToken, Issuer, SignerFile, Signers, TokenRefusal, Verifier, signers::Chain},
-    upstream::{LoadError, ServiceFile, Spec, Upstreams},
+    token::{AccessToken, Issuer, Signers, TokenRefusal, Verifier},
+    upstream::Upstreams,
 };
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use p2p_core::{
-    ClusterId, Principal, Role, SpiffeId, Subject, gossip::IntervalSettings, membership::Life,
-    record::Refusal,
-};
+use p2p_core::{ClusterId, Principal, Role, SpiffeId, Subject, gossip::IntervalSettings, membership::Life};
 use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 use tokio::net::TcpListener;
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
-
-/// Why a node did not start, or ended otherwise than it should. Whatever was opened is closed again.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// State directory, lock or epoch.
-    #[error(transparent)]
-    State(#[from] PersistError),
-    /// Certificates.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Joining with a token.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    /// The certificate has expired, and the node gets no new one.
-    #[error("{expired}; it could not be recovered: {why}")]
-    Recover {
-        /// What was found.
-        expired: Box<IdentityError>,
-        /// Why there is no new one.
-        why: Box<RenewError>,
-    },
-    /// The port is taken.
-    #[error("{address} is in use by another process; stop that one, or set port or bind_address")]
-    PortInUse {
-        /// Which.
-        address: SocketAddr,
-    },
-    /// The port cannot be opened.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The local socket cannot be opened.
-    #[error("cannot listen on the socket {}: {error}; set listen_socket to a path in a directory that this user may write", path.display())]
-    Socket {
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The audit log.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// A service.
-    #[error(transparent)]
-    Service(#[from] ServiceError),
-    /// Two services of one name.
-    #[error(transparent)]
-    Duplicate(#[from] DuplicateService),
-    /// A service of an upstream.
-    #[error(transparent)]
-    Upstream(#[from] LoadError),
-    /// The node's own records break a rule.
-    #[error("this node's records cannot be published: {0}")]
-    Records(#[from] Refusal),
-    /// The process cannot listen for signals.
-    #[error("cannot listen for signals: {error}")]
-    Signals {
-        /// What the system says.
-        error: io::Error,
-    },
-    /// A part that must never end has ended: a defect.
-    #[error("the {part} task ended by itself; this is a defect")]
-    Broken {
-        /// Which.
-        part: &'static str,
-    },
-    /// A second signal came before the shutdown was through.
-    #[error("ended at once by a second signal; calls in flight were cut off")]
-    Hurried,
-    /// A part of the start-up was cut off.
-    #[error("start-up was interrupted: {0}")]
-    Interrupted(#[from] tokio::task::JoinError),
-}
 
 /// Builds a node: a configuration, and the services that it implements itself.
 #[derive(Debug)]
@@ -133,19 +51,6 @@ pub struct NodeBuilder {
     services: Vec<LocalService>,
     join: Option<JoinSource>,
     accept_state_loss: bool,
-}
-
-/// What start-up reads and writes on disk.
-struct Prepared {
-    gossip_file: GossipFile,
-    tokens: TokenStore,
-    keeper: Keeper,
-    kept: Kept,
-    signers: (SignerFile, Vec<Chain>),
-    anchors: AnchorsFile,
-    rotation: RotationFile,
-    services: ServiceFile,
-    upstreams: Vec<Spec>,
 }
 
 impl NodeBuilder {
@@ -428,58 +333,6 @@ impl NodeBuilder {
             "listening"
         );
         Ok(node)
-    }
-}
-
-fn prepare(config: &Config) -> Result<Prepared, StartError> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let directory = StateDirectory::open(&config.state_directory)?;
-    tracing::info!(directory = %directory.path().display(), "state directory");
-    let gossip_file =
-        GossipFile::start(&directory, config.gossip_state_file.as_str(), &config.node_id, unix_ms)?;
-    if let Some(moved_to) = gossip_file.moved_aside() {
-        tracing::error!(moved_to = %moved_to.display(), "damaged gossip state moved aside; starting from the clock");
-    }
-    let tokens = TokenStore::load(&directory)?;
-    let (keeper, kept) = Keeper::open(&directory, &config.jwt_blacklist_file)?;
-    let signers = SignerFile::load(&directory)?;
-    let (anchors, rotation) = (AnchorsFile::load(&directory)?, RotationFile::load(&directory)?);
-    let services = ServiceFile::load(&directory, &config.service_state_file)?;
-    let upstreams = config.services.iter().map(Spec::load).collect::<Result<_, _>>()?;
-    Ok(Prepared { gossip_file, tokens, keeper, kept, signers, anchors, rotation, services, upstreams })
-}
-
-/// Whether revocations may be missing, and this node must not guess.
-fn is_incomplete(kept: &Kept, accept_state_loss: bool) -> bool {
-    match (kept.incomplete, accept_state_loss) {
-        (false, _) => false,
-        (true, true) => {
-            tracing::warn!(
-                "--accept-state-loss: revocations were lost, and tokens are accepted all the same"
-            );
-            false
-        }
-        (true, false) => {
-            tracing::error!(
-                "revocations on disk were damaged and may be missing: no access token is accepted until another node has told \
-                 them again; if there is none, restart with --accept-state-loss"
-            );
-            true
-        }
-    }
-}
-
-/// Where the members were before this start.
-fn remembered(file: &GossipFile) -> Vec<SocketAddr> {
-    file.members().into_iter().map(|member| member.address).collect()
-}
-
-/// Where to look for the cluster: as configured, else where this node joined.
-fn seeds(config: &Config, tokens: &TokenStore) -> Vec<SeedAddress> {
-    match config.coordinator_addresses.is_empty() {
-        true => tokens.coordinators(),
-        false => config.coordinator_addresses.clone(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The node's certificate at start: found, made, joined for with a token, or recovered.
 
-use super::{advertise, builder::StartError};
+use super::{advertise, error::StartError};
 use crate::{
     config::Config,
     enrol::{JoinError, JoinSource, Joining, Recovery, RenewalMetrics, TokenStore, join, recover},

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`builder`] | start-up, in order, in one function |
 //! | [`node`] | a running node and its shutdown, in order |
+//! | [`error`] | why a node does not start |
+//! | `state` | what a start finds on disk |
 //! | `advertise` | the address that others should dial |
 //! | `certificate` | the node's certificate at start: found, made or joined for |
 //! | `publish` | what the node tells the cluster of itself, with which certificates |
@@ -14,12 +16,15 @@
 mod advertise;
 pub mod builder;
 mod certificate;
+pub mod error;
 pub mod node;
 mod publish;
 mod run;
+mod state;
 mod systemd;
 mod upkeep;
 
-pub use builder::{NodeBuilder, StartError};
+pub use builder::NodeBuilder;
+pub use error::StartError;
 pub use node::Node;
 pub use run::{EXIT_CONFIG, EXIT_FAILURE, main_with, run, run_with_services};

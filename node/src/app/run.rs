@@ -1,6 +1,6 @@
 //! A node as a process: configuration, signals, exit codes.
 
-use super::{Node, NodeBuilder, builder::StartError, systemd};
+use super::{Node, NodeBuilder, error::StartError, systemd};
 use crate::{
     config::{Config, LogFormat},
     identity::Reloaded,

@@ -96,7 +96,7 @@ impl<C: Clock + Clone> Failures<C> {
     ///
     /// # Errors
     ///
-    /// [`Reason::RateLimited`], with the exact pause.
+    /// `RATE_LIMITED`, with the exact pause.
     pub fn check(&self, address: IpAddr) -> Result<(), Fault> {
         match self.pause(address) {
             None => Ok(()),

@@ -17,7 +17,7 @@
 //! The rules of calls and credit are `p2p_core::calls`.
 //!
 //! **Bounds**: calls in flight each way (1,024), bytes that wait to be sent (1 MiB), the part of an answer that its caller has
-//! not taken (64 KiB), streams that one node opens here ([`ACCEPTED_MAX`]). The reader never waits for a call: what it hands
+//! not taken (64 KiB), streams that one node opens here (`ACCEPTED_MAX`). The reader never waits for a call: what it hands
 //! on is bounded by credit.
 //!
 //! **The end**: whoever drains, lets the connection go or comes to the end of a certificate says that it makes no more calls,
