@@ -206,7 +206,7 @@ impl Table {
     }
 
     /// A provider whose method streams otherwise than the known one is left out: one of them is wrong, and a
-    /// call could only break at it.
+    /// call could only break at it. Where providers declare another idempotency, none counts.
     fn add_provider(
         &mut self,
         info: MethodInfo,
@@ -238,6 +238,12 @@ impl Table {
                 "provider left out: its method streams otherwise than the known one"
             );
             return;
+        }
+        // Whoever takes the call must agree that it may be made twice.
+        if entry.info.idempotency != info.idempotency
+            && let Some(method) = Arc::get_mut(entry)
+        {
+            method.info.idempotency = Idempotency::Unknown;
         }
         let disputed = entry.descriptor_digest.is_some_and(|known| known[..] != *digest);
         if let Some(method) = Arc::get_mut(entry) {

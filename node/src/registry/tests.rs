@@ -5,7 +5,9 @@ use p2p_core::{
     membership::Rtt,
     record::{RecordView, Signer},
 };
-use p2p_proto::v1::{MemberState, NodeRecord, ServiceMethod, ServiceRecord, ServiceState, StreamingKind};
+use p2p_proto::v1::{
+    Idempotency, MemberState, NodeRecord, ServiceMethod, ServiceRecord, ServiceState, StreamingKind,
+};
 
 /// An alive member that provides `shop.Orders/Get` with descriptors of which the hash is all `digest`.
 fn member(node: &str, digest: u8) -> (NodeId, MemberView) {
@@ -58,6 +60,28 @@ fn of_providers_with_different_descriptors_the_first_counts_and_it_is_seen() {
     assert_eq!((digest(), disputed()), (Some([1; 32]), true));
     registry.update(Arc::new(View { members: [member("w2", 2)].into() }));
     assert_eq!((digest(), disputed()), (Some([2; 32]), false));
+}
+
+#[test]
+fn calls_may_be_repeated_only_if_every_provider_says_so() {
+    let registry = Registry::new("c1".parse().expect("a node id"), &Metrics::default());
+    let declared = |node: &str, idempotency: Idempotency| {
+        let (id, mut member) = member(node, 1);
+        for service in Arc::make_mut(&mut member.records).services.values_mut() {
+            Arc::make_mut(service).methods[0].idempotency = idempotency.into();
+        }
+        (id, member)
+    };
+    let repeatable = |members: [(NodeId, MemberView); 2]| {
+        registry.update(Arc::new(View { members: members.into() }));
+        let method = registry.resolve("/shop.Orders/Get").expect("known");
+        assert_eq!(method.providers.len(), 2);
+        method.is_repeatable()
+    };
+    let (yes, no) = (Idempotency::Idempotent, Idempotency::Unknown);
+    assert!(repeatable([declared("w1", yes), declared("w2", yes)]));
+    assert!(!repeatable([declared("w1", yes), declared("w2", no)]));
+    assert!(!repeatable([declared("w1", no), declared("w2", yes)]));
 }
 
 fn in_zone(node: &str, zone: &str) -> (NodeId, MemberView) {

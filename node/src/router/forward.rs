@@ -37,9 +37,9 @@ impl Router {
         request.extensions_mut().clear();
         let (repeatable, unary) = (method.is_repeatable(), method.info.streaming == StreamingKind::Unary);
         let mut attempts = previous_attempts(request.headers());
-        let (mut last, mut tries) = (refused, Tries::new(candidates));
         // The first try that may have been processed: what the caller must know, whatever came of the others.
-        let mut lost: Option<Fault> = None;
+        let mut lost = refused.clone().filter(|fault| fault.reason == Reason::ProviderLost);
+        let (mut last, mut tries) = (refused, Tries::new(candidates));
         self.called();
         let replay = Replay::of(&mut request);
         while let Some(provider) = tries.next() {
@@ -75,7 +75,9 @@ impl Router {
             let again = if allowed { whole.or_else(|| replay.again()) } else { None };
             let granted = again.is_some() && self.may_retry(why, deadline).await;
             let Some(again) = again.filter(|_| granted) else {
-                let Some(response) = answer else { return Err(lost.unwrap_or(fault)) };
+                let Some(response) = answer.filter(|_| lost.is_none()) else {
+                    return Err(lost.unwrap_or(fault));
+                };
                 self.metrics.forwarded.inc();
                 return Ok((response, provider.node.clone()));
             };

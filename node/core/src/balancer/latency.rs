@@ -54,11 +54,13 @@ impl Latency {
         self.measured = Some(Measured { seconds, at: now });
     }
 
-    /// A call was given up after `waited`: its answer would have taken at least that.
+    /// A call was given up after `waited`: its answer would have taken at least that. Who was never heard of is not taken for
+    /// quick because its callers are impatient.
     pub fn gave_up(&mut self, now: Moment, waited: Duration) {
-        let known = self.average(now).unwrap_or(UNMEASURED);
-        if waited > known {
-            self.observe(now, waited);
+        match self.average(now) {
+            Some(known) if waited <= known => {}
+            Some(_) => self.observe(now, waited),
+            None => self.observe(now, waited.max(UNMEASURED)),
         }
     }
 

@@ -152,6 +152,10 @@ fn a_peak_counts_at_once_and_is_forgotten_with_time() {
     assert!((average(&latency, 11.1) - after).abs() < 1e-9);
     latency.gave_up(seconds(11.1), milliseconds(700));
     assert!((average(&latency, 11.1) - 0.7).abs() < 1e-9);
+    // Also where nothing is known: impatient callers would go there again and again.
+    let mut silent = Latency::default();
+    silent.gave_up(seconds(1.0), milliseconds(500));
+    assert!((average(&silent, 1.0) - 1.0).abs() < 1e-9);
 }
 
 #[test]

@@ -60,6 +60,9 @@ pub enum Violation {
     /// A request over [`REQUEST_MAX`].
     #[error("a request of more than {REQUEST_MAX} bytes")]
     Request,
+    /// Headers over [`HEADERS_MAX`].
+    #[error("headers of more than {HEADERS_MAX} bytes")]
+    Headers,
     /// A name, value or path that HTTP does not allow.
     #[error("headers that are none")]
     Malformed,

@@ -33,9 +33,13 @@ pub(super) fn pack(headers: &HeaderMap) -> Option<Vec<PeerHeader>> {
     Some(packed.collect())
 }
 
-/// The headers that a frame carries.
+/// The headers that a frame carries. Their size is looked at first: one without name and value takes two bytes on the wire.
 pub(super) fn unpack(headers: Vec<PeerHeader>) -> Result<HeaderMap, Violation> {
-    let mut map = HeaderMap::with_capacity(headers.len());
+    let size = |header: &PeerHeader| header.name.len() + header.value.len() + HEADER_OVERHEAD;
+    if headers.iter().map(size).sum::<usize>() > HEADERS_MAX {
+        return Err(Violation::Headers);
+    }
+    let mut map = HeaderMap::try_with_capacity(headers.len()).map_err(|_| Violation::Headers)?;
     for PeerHeader { name, value } in headers {
         let name = HeaderName::from_bytes(&name).map_err(|_| Violation::Malformed)?;
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Violation::Malformed)?;
@@ -103,6 +107,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-large", HeaderValue::try_from("x".repeat(HEADERS_MAX)).expect("a value"));
         assert_eq!(pack(&headers), None);
+        // More than a map of headers can hold, in a few bytes each.
+        for (count, name) in [(40_000, ""), (40_000, "x"), (2, "x-large")] {
+            let value = vec![b'x'; if count == 2 { HEADERS_MAX } else { 0 }];
+            let header = PeerHeader { name: name.into(), value: value.into() };
+            assert_eq!(unpack(vec![header; count]), Err(Violation::Headers));
+        }
         let call = PeerCall { path: "/a.B/C".into(), body: vec![0; REQUEST_MAX + 1].into(), headers: vec![] };
         assert_eq!(request(call).expect_err("too large"), Violation::Request);
     }

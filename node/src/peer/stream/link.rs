@@ -133,6 +133,7 @@ pub(super) async fn greet(
 /// connection's certificates `expire`.
 pub(super) async fn run(opened: Opened, expire: Option<UnixTime>, serving: &Serving) {
     let Opened { stream: PeerStream(shared), mut frames, .. } = opened;
+    let _read = Read(shared.clone());
     let mut shutdown = serving.shutdown.clone();
     let mut closing = pin!(async move {
         let expired = async {
@@ -187,6 +188,16 @@ pub(super) async fn run(opened: Opened, expire: Option<UnixTime>, serving: &Serv
             }
             shared.fail(&fault.to_string(), fault.to_status());
         }
+    }
+}
+
+/// While this is there, somebody reads the stream. Without a reader, however that came, it is over: its callers would wait for
+/// nothing.
+struct Read(Arc<Shared>);
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.0.fail("nobody reads it any more", None);
     }
 }
 

@@ -152,8 +152,8 @@ impl Streams {
             };
             let PeerStream(shared) = opened.stream.clone();
             if streams.keep(&shared, opened.address.parse().ok()) {
+                let _place = Place { streams: &streams, shared };
                 link::run(opened, expires, serving).await;
-                streams.forget(&shared);
             } else {
                 streams.metrics.fault("too_many");
                 let why = "this node has too many peer streams open here";
@@ -253,5 +253,17 @@ impl PeerConnection {
             }
         });
         None
+    }
+}
+
+/// The place of a stream that a node has opened here, given back however its reading ends.
+struct Place<'a> {
+    streams: &'a Streams,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.streams.forget(&self.shared);
     }
 }
