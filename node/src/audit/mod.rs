@@ -137,7 +137,7 @@ impl Audit {
     }
 
     /// Writes that `entry` ended with `result`, the name of a gRPC status.
-    pub fn record(&self, entry: &Entry, result: &str, note: Option<&Note>) {
+    fn record(&self, entry: &Entry, result: &str, note: Option<&Note>) {
         let Some(sender) = &self.sender else { return };
         let now = time::OffsetDateTime::from(SystemTime::now());
         let time = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
@@ -163,6 +163,39 @@ impl Audit {
         {
             tracing::warn!(written = self.written.get(), "the audit log was not written to its end");
         }
+    }
+}
+
+/// An act under way. It is written when this is dropped: with its result, and as CANCELLED if it has none, since what was begun
+/// may have been done although its caller did not wait.
+#[derive(Debug)]
+pub struct Act {
+    audit: Arc<Audit>,
+    entry: Entry,
+    note: Option<Note>,
+    result: &'static str,
+}
+
+impl Act {
+    /// `entry` begins; the service that acts may leave a `note`.
+    pub fn begin(audit: &Arc<Audit>, entry: Entry, note: Option<Note>) -> Self {
+        Self { audit: audit.clone(), entry, note, result: "CANCELLED" }
+    }
+
+    /// More is known of it than when it began.
+    pub fn is(&mut self, entry: Entry) {
+        self.entry = entry;
+    }
+
+    /// It has ended with `result`, the name of a gRPC status.
+    pub fn ended(&mut self, result: &'static str) {
+        self.result = result;
+    }
+}
+
+impl Drop for Act {
+    fn drop(&mut self) {
+        self.audit.record(&self.entry, self.result, self.note.as_ref());
     }
 }
 
@@ -223,6 +256,22 @@ mod tests {
         assert_eq!((lines(&old).len(), lines(&path).len()), (1, 1));
         assert_eq!(lines(&path)[0]["by"], "b");
         assert_eq!((audit.written.get(), audit.missing.get()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_its_caller_did_not_wait_for_is_written_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.jsonl");
+        let target: AuditTarget = path.display().to_string().parse().expect("a target");
+        let audit = Audit::open(Some(&target), &Metrics::default()).expect("opened");
+        let mut act = Act::begin(&audit, entry("not authenticated"), None);
+        act.is(entry("a"));
+        drop(act);
+        Act::begin(&audit, entry("b"), None).ended("OK");
+        audit.flush().await;
+        let written: Vec<_> =
+            lines(&path).iter().map(|line| (line["by"].clone(), line["result"].clone())).collect();
+        assert_eq!(written, [("a".into(), "CANCELLED".into()), ("b".into(), "OK".into())]);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use crate::{
     auth::Caller,
     error::{Fault, Reason},
     limit::RateClass,
+    registry::code_word,
     router::{AnswerLimit, Target, UnaryCall},
-    rpc::{Parts, audit_generic},
+    rpc::{Parts, generic_act},
 };
 use futures_util::future::join_all;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -169,13 +170,16 @@ impl Batch<'_> {
         let params = call.params.map_or("{}", RawValue::get);
         let (caller, limit) = (self.caller, self.limit);
         let unary = UnaryCall { method: &method, caller, target: Target::Any, deadline, limit };
+        let mut act = generic_act(self.parts, path.as_str(), self.caller);
         let made = router.call_json(unary, params).await;
         let code = match &made {
             Ok((_, Ok(_))) => Code::Ok,
             Ok((_, Err(status))) => status.code(),
             Err(fault) => fault.reason.row().code,
         };
-        audit_generic(self.parts, path.as_str(), self.caller, code);
+        if let Some(act) = &mut act {
+            act.ended(code_word(code));
+        }
         let (_node, result) = made.map_err(|fault| from_fault(&fault))?;
         result.map_err(|status| {
             let code = i32::from(status.code());

@@ -337,7 +337,7 @@ impl<C: Clock + Clone> Limits<C> {
 
 /// Whether `caller` is a node of the cluster, which has charged for what it forwards.
 fn is_exempt(caller: &Caller) -> bool {
-    caller.connection.principal.node().is_some()
+    caller.connection.peer().is_some()
 }
 
 fn limited(what: &str, key: &str, pause: Duration) -> Fault {

@@ -1,14 +1,14 @@
 //! `RpcService.Broadcast`: one method on many nodes at once, one result for each, as they come.
 
 use super::{
-    Parts, audit_generic,
+    Parts,
     call::{error, method_path},
-    caller,
+    caller, generic_act,
 };
 use crate::{
     auth::Caller,
     error::{Fault, Reason},
-    registry::{Method, Provider},
+    registry::{Method, Provider, code_word},
     router::{AnswerLimit, JsonMethod, Target, UnaryCall, within},
 };
 use bytes::Bytes;
@@ -97,7 +97,7 @@ pub(super) async fn broadcast(parts: &Parts, request: Request<BroadcastRequest>)
     let method = router.registry().resolve(method_path(&method)?.as_wire())?;
     router.check_generic(&method, &caller)?;
     parts.limits.charge_target(method.info.path.as_str(), &caller)?;
-    audit_generic(parts, method.info.path.as_str(), &caller, Code::Ok);
+    let mut act = generic_act(parts, method.info.path.as_str(), &caller);
     let (started, end) = (Instant::now(), router.deadline(&method, &headers));
     let end = end.unwrap_or_else(|| started + router.default_timeout());
     let room = router.begin_broadcast()?;
@@ -134,8 +134,13 @@ pub(super) async fn broadcast(parts: &Parts, request: Request<BroadcastRequest>)
         // Who turned away, or does not read in time, ends it.
         tokio::select! {
             () = sender.closed() => {}
-            ended = within(Some(end), all) => if ended.is_err() {
-                tracing::debug!(method = %broadcast.method.info.path, "the reader of a broadcast was too slow");
+            ended = within(Some(end), all) => {
+                if ended.is_err() {
+                    tracing::debug!(method = %broadcast.method.info.path, "the reader of a broadcast was too slow");
+                }
+                if let Some(act) = &mut act {
+                    act.ended(code_word(ended.unwrap_or(Code::DeadlineExceeded)));
+                }
             }
         }
     });
@@ -203,14 +208,20 @@ fn provides(member: &MemberView, method: &Method) -> bool {
 }
 
 impl Broadcast {
-    async fn run(&self, targets: Vec<Arc<Provider>>, sender: &mpsc::Sender<BroadcastResponse>) {
+    /// Asks all. Returns the first code that was not OK, or that.
+    async fn run(&self, targets: Vec<Arc<Provider>>, sender: &mpsc::Sender<BroadcastResponse>) -> Code {
+        let mut code = Code::Ok;
         let calls = targets.into_iter().map(|provider| async move { self.one(&provider).await });
         let mut results = std::pin::pin!(stream::iter(calls).buffer_unordered(FAN_OUT));
         while let Some(result) = results.next().await {
+            if let (Code::Ok, Some(NodeResult::Error(error))) = (code, &result.result) {
+                code = error.code.into();
+            }
             if sender.send(result).await.is_err() {
-                return;
+                return Code::Cancelled;
             }
         }
+        code
     }
 
     async fn one(&self, provider: &Arc<Provider>) -> BroadcastResponse {

@@ -1,8 +1,9 @@
 //! `p2p.v1.RpcService`: calls to any unary method by name.
 
-use super::{Parts, audit_generic, broadcast, caller};
+use super::{Parts, broadcast, caller, generic_act};
 use crate::{
     error::{Fault, Reason},
+    registry::code_word,
     router::{Target, UnaryCall},
 };
 use bytes::Bytes;
@@ -51,6 +52,7 @@ impl CallService {
         let deadline = router.deadline(&method, &headers);
         let call =
             UnaryCall { method: &method, caller: &caller, target, deadline, limit: router.answer_limit() };
+        let mut act = generic_act(&self.0, path.as_str(), &caller);
         let made = match payload {
             Some(Payload::Binary(message)) => {
                 let answer = router.call(call, &message).await;
@@ -70,7 +72,9 @@ impl CallService {
             Ok((_, Err(status))) => status.code(),
             Err(fault) => fault.reason.row().code,
         };
-        audit_generic(&self.0, path.as_str(), &caller, code);
+        if let Some(act) = &mut act {
+            act.ended(code_word(code));
+        }
         let (node, result) = made?;
         let result = result.unwrap_or_else(|status| CallResult::Error(error(&status)));
         Ok(CallResponse { result: Some(result), node: node.to_string() })

@@ -33,14 +33,14 @@ mod system;
 pub use system::NodeFacts;
 
 use crate::{
-    audit::{Audit, Note},
+    audit::{Act, Audit, Note},
     auth::{Caller, audit_entry, is_audited, not_coordinator},
     enrol::{Enrolment, Rotation},
     error::{Fault, Reason},
     gossip::Gossip,
     limit::Limits,
     peer::{Streams, stream::FRAME_MAX},
-    registry::{LocalService, ServiceError, code_word},
+    registry::{LocalService, ServiceError},
     revocation::Revocations,
     router::Router,
     schema::Schema,
@@ -59,7 +59,7 @@ use p2p_proto::{
     },
 };
 use std::sync::Arc;
-use tonic::{Code, Extensions, Status};
+use tonic::{Extensions, Status};
 use tonic_reflection::pb::{v1, v1alpha};
 
 /// Largest request of EnrollmentService, in bytes: a signing request, or a grant, with names.
@@ -167,13 +167,14 @@ fn coordinator_only(parts: &Parts) -> Result<(), Fault> {
     Err(not_coordinator(&own, "", &parts.gossip.view().borrow()))
 }
 
-/// Tells the audit log that `caller` made a generic call of the method `path`, which ended with `code`. What a call of its
-/// own would have made, the stack tells.
-pub(crate) fn audit_generic(parts: &Parts, path: &str, caller: &Caller, code: Code) {
-    if parts.audit.is_on() && is_audited(path) {
+/// The act, for the audit log, that `caller` makes a generic call of the method `path`. Begin it before the call: its caller
+/// may not wait for the end. Of calls that are not generic the stack tells.
+pub(crate) fn generic_act(parts: &Parts, path: &str, caller: &Caller) -> Option<Act> {
+    let audited = parts.audit.is_on() && is_audited(path);
+    audited.then(|| {
         let entry = audit_entry(path, &caller.connection, caller.address, Some(caller));
-        parts.audit.record(&entry, code_word(code), None);
-    }
+        Act::begin(&parts.audit, entry, None)
+    })
 }
 
 /// Notes for the audit log what an act concerns; never a secret.
@@ -195,7 +196,7 @@ fn caller(extensions: &Extensions) -> Result<Arc<Caller>, Status> {
 /// then be spoken for.
 fn calling_node(extensions: &Extensions) -> Result<(NodeId, Arc<Caller>), Status> {
     let caller = caller(extensions)?;
-    let node = caller.connection.principal.node().filter(|_| caller.forwarded_by.is_none()).cloned();
+    let node = caller.connection.peer().filter(|_| caller.forwarded_by.is_none()).cloned();
     let node =
         node.ok_or_else(|| Status::permission_denied("this takes a node's own certificate and connection"))?;
     Ok((node, caller))

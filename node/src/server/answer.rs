@@ -2,7 +2,7 @@
 
 use super::admission::Begun;
 use crate::{
-    audit::{Audit, Entry, Note},
+    audit::Act,
     auth::Withdrawn,
     error::{Fault, Reason},
     limit::Slot,
@@ -27,26 +27,23 @@ pub(super) struct Call {
     method: Arc<Method>,
     started: Instant,
     code: Option<Code>,
-    audited: Option<Box<Audited>>,
-}
-
-/// What the audit log is told of a call that has ended.
-#[derive(Debug)]
-pub(super) struct Audited {
-    pub(super) audit: Arc<Audit>,
-    pub(super) entry: Entry,
-    pub(super) note: Note,
+    act: Option<Box<Act>>,
 }
 
 impl Call {
     pub(super) fn start(method: Arc<Method>) -> Self {
         method.metrics.in_flight.inc();
-        Self { method, started: Instant::now(), code: None, audited: None }
+        Self { method, started: Instant::now(), code: None, act: None }
     }
 
-    /// Tells the audit log when it ends.
-    pub(super) fn audit(&mut self, audited: Audited) {
-        self.audited = Some(Box::new(audited));
+    /// Tells the audit log of `act` when it ends, however it does.
+    pub(super) fn audit(&mut self, act: Act) {
+        self.act = Some(Box::new(act));
+    }
+
+    /// The act that it is.
+    pub(super) fn act(&mut self) -> Option<&mut Act> {
+        self.act.as_deref_mut()
     }
 
     /// Notes the status if these headers or trailers carry one.
@@ -61,8 +58,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.method.metrics.in_flight.dec();
         let code = self.code.unwrap_or(Code::Cancelled);
-        if let Some(audited) = self.audited.take() {
-            audited.audit.record(&audited.entry, code_word(code), Some(&audited.note));
+        if let Some(act) = &mut self.act {
+            act.ended(code_word(code));
         }
         self.method.metrics.finished(code, self.started.elapsed().as_secs_f64());
     }

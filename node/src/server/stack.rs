@@ -6,11 +6,11 @@
 //! ```
 
 use super::{
-    answer::{AnswerBody, Audited, Call},
+    answer::{AnswerBody, Call},
     ask::AskBody,
 };
 use crate::{
-    audit::{Audit, Note},
+    audit::{Act, Audit, Note},
     auth::{Access, Auth, Caller, Connection, Withdrawn, audit_entry, is_audited},
     error::{Fault, Reason},
     gateway::{Endpoint, Gateway, secure},
@@ -101,17 +101,20 @@ impl Stack {
         let known = resolved.as_ref().ok().cloned();
         let asked = Asked::of_call(known.as_deref());
         let mut call = known.clone().map(Call::start);
-        let note = (self.audit.is_on() && is_audited(asked.path)).then(Note::default);
-        if let Some(note) = &note {
-            request.extensions_mut().insert(note.clone());
-        }
         let origin = self.auth().origin(&connection, request.headers());
-        let mut who = None;
+        if let Some(call) = call.as_mut().filter(|_| self.audit.is_on() && is_audited(asked.path)) {
+            let note = Note::default();
+            request.extensions_mut().insert(note.clone());
+            let entry = audit_entry(asked.path, &connection, origin, None);
+            call.audit(Act::begin(&self.audit, entry, Some(note)));
+        }
         let (mut deadline, mut withdrawn, mut slot) = (None, None, None);
         let answer = async {
             let (caller, entered) = self.enter(&connection, &asked, &mut request)?;
             slot = Some(entered);
-            who = note.as_ref().map(|_| caller.clone());
+            if let Some(act) = call.as_mut().and_then(Call::act) {
+                act.is(audit_entry(asked.path, &connection, origin, Some(&caller)));
+            }
             let method = resolved.map_err(|fault| for_stranger(fault, &caller))?;
             // authorize
             let path = method.info.path.as_str();
@@ -130,10 +133,6 @@ impl Stack {
         };
         let answer: Response<Body> = answer.await.unwrap_or_else(Fault::into_grpc);
         if let Some(call) = &mut call {
-            if let Some(note) = note {
-                let entry = audit_entry(asked.path, &connection, origin, who.as_deref());
-                call.audit(Audited { audit: self.audit.clone(), entry, note });
-            }
             call.note(answer.headers());
         }
         answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn, slot))
@@ -185,7 +184,7 @@ impl Stack {
         }
         let (auth, failures) = (self.auth(), self.limits.failures());
         let origin = auth.origin(connection, request.headers());
-        let of_node = connection.principal.node().is_some();
+        let of_node = connection.peer().is_some();
         if !of_node && failures.is_watchful() && auth.must_verify(request.headers()) {
             failures.check(origin)?;
         }
