@@ -12,6 +12,8 @@ use tonic::{Status, body::Body};
 
 /// Most bytes of a body that are kept until its call is answered. What is larger is not sent twice.
 const KEPT_MAX: usize = 64 * 1024;
+/// What a piece of a body counts at least: what keeping it takes.
+const PIECE_MIN: usize = 256;
 
 #[derive(Debug)]
 struct Source {
@@ -140,8 +142,8 @@ impl HttpBody for Kept {
         let frame = ready!(Pin::new(&mut source.body).poll_frame(context));
         match frame.as_ref().map(|frame| frame.as_ref().ok().and_then(Frame::data_ref)) {
             None => {}
-            Some(Some(data)) if source.whole && source.bytes + data.len() <= KEPT_MAX => {
-                source.bytes += data.len();
+            Some(Some(data)) if source.whole && source.bytes + data.len().max(PIECE_MIN) <= KEPT_MAX => {
+                source.bytes += data.len().max(PIECE_MIN);
                 source.kept.push(data.clone());
                 this.next += 1;
             }
@@ -198,6 +200,17 @@ mod tests {
         let replay = Replay::of(&mut first);
         assert_eq!(read(&mut first).await, KEPT_MAX);
         assert!(replay.again().is_some(), "up to the limit it can");
+        // Many small pieces take more room than their bytes.
+        let mut first = request(&[1; KEPT_MAX / PIECE_MIN + 1]);
+        let replay = Replay::of(&mut first);
+        for _ in 0..KEPT_MAX / PIECE_MIN {
+            read(&mut first).await;
+        }
+        assert!(replay.again().is_some());
+        let mut first = request(&[1; KEPT_MAX / PIECE_MIN + 1]);
+        let replay = Replay::of(&mut first);
+        assert_eq!(rest(first).await, KEPT_MAX / PIECE_MIN + 1);
+        assert!(replay.again().is_none());
         let mut first = request(&[KEPT_MAX, 1, 1]);
         let replay = Replay::of(&mut first);
         assert_eq!((read(&mut first).await, read(&mut first).await), (KEPT_MAX, 1));

@@ -84,7 +84,7 @@ impl Gossip {
 }
 
 async fn tell(
-    pool: &PeerPool,
+    pool: &Arc<PeerPool>,
     node: &NodeId,
     address: Option<SocketAddr>,
     message: RevocationSegments,

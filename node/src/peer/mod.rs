@@ -9,6 +9,8 @@ mod dial;
 mod resolve;
 mod severable;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use dial::{
     CONNECTION_WINDOW, DialError, OVERTIME, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain,
@@ -28,6 +30,7 @@ use prometheus_client::{
 };
 use std::{
     collections::HashMap,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -35,9 +38,13 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 /// Longest a dial may take: TCP, TLS and the HTTP/2 preface.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the error of a dial that took [`DIAL_TIMEOUT`] is shared with those who ask after it: they need not wait as long to
+/// learn the same.
+const TIMEOUT_SHARED: Duration = Duration::from_secs(1);
 /// How long a connection is kept that carries neither gossip nor new calls.
 pub const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -49,9 +56,9 @@ struct DialLabels {
 #[derive(Debug, Default)]
 struct Slot {
     connection: Mutex<Option<PeerConnection>>,
-    /// Held while dialling, so that one dial serves all who wait. The last dial that failed, and when: those who waited for
-    /// it share its error.
-    dialling: tokio::sync::Mutex<Option<(Instant, Arc<DialError>)>>,
+    /// Held while dialling, so that one dial serves all who wait. The last dial that failed: those who waited for it share its
+    /// error.
+    dialling: Arc<tokio::sync::Mutex<Option<Failure>>>,
     /// In milliseconds since the pool was made.
     last_used: AtomicU64,
 }
@@ -67,6 +74,22 @@ impl Slot {
 
     fn is_in_use(&self) -> bool {
         self.dialling.try_lock().is_err() || self.connection().as_ref().is_some_and(PeerConnection::is_held)
+    }
+}
+
+/// A dial that failed.
+#[derive(Debug)]
+struct Failure {
+    at: Instant,
+    error: Arc<DialError>,
+}
+
+impl Failure {
+    /// Whether it answers somebody who asked at `asked`.
+    fn answers(&self, asked: Instant) -> bool {
+        let timed_out = matches!(*self.error, DialError::Timeout { .. });
+        let shared_for = if timed_out { TIMEOUT_SHARED } else { Duration::ZERO };
+        self.at + shared_for >= asked
     }
 }
 
@@ -127,38 +150,65 @@ impl PeerPool {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to `node`, dialled at `address` if there is none.
+    /// A connection to `node`, dialled at `address` if there is none. The dial goes on when nobody waits for it any more: how it
+    /// ends is worth knowing to whoever asks next.
     ///
     /// # Errors
     ///
     /// When nobody answers there, or somebody else than `node` does. Nothing was sent then.
-    pub async fn get(&self, node: &NodeId, address: SocketAddr) -> Result<PeerConnection, Arc<DialError>> {
+    pub async fn get(
+        self: &Arc<Self>,
+        node: &NodeId,
+        address: SocketAddr,
+    ) -> Result<PeerConnection, Arc<DialError>> {
         let asked = Instant::now();
         let place = (node.clone(), address);
         let slot = self.slot(&place);
         if let Some(open) = slot.usable_at(address, &self.identity.current()) {
             return Ok(open);
         }
-        let mut failure = slot.dialling.lock().await;
+        let failure = slot.dialling.clone().lock_owned().await;
         if let Some(open) = slot.usable_at(address, &self.identity.current()) {
             return Ok(open);
         }
-        if let Some((_, error)) = failure.as_ref().filter(|(at, _)| *at >= asked) {
-            return Err(error.clone());
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.answers(asked)) {
+            return Err(failure.error.clone());
         }
         *slot.connection() = None;
-        // Boxed, so that calls over an open connection do not carry a TLS handshake's room.
-        match Box::pin(self.dial(address)).await.and_then(|dialled| dialled.expect(node)) {
+        let (result, dialled) = oneshot::channel();
+        tokio::spawn(self.clone().fill(place, slot, failure, result));
+        let panicked = |_| {
+            let error = io::Error::other("its dial ended without a result");
+            Err(Arc::new(DialError::Network { address, error }))
+        };
+        dialled.await.unwrap_or_else(panicked)
+    }
+
+    /// Dials for a slot whose `last` failure is locked, and tells `result`.
+    async fn fill(
+        self: Arc<Self>,
+        place: Place,
+        slot: Arc<Slot>,
+        mut last: OwnedMutexGuard<Option<Failure>>,
+        result: oneshot::Sender<Result<PeerConnection, Arc<DialError>>>,
+    ) {
+        let (node, address) = &place;
+        // Errors of sending: nobody waits any more.
+        match self.dial(*address).await.and_then(|dialled| dialled.expect(node)) {
             Ok(dialled) => {
                 *slot.connection() = Some(dialled.clone());
-                Ok(dialled)
+                result.send(Ok(dialled)).ok();
             }
             Err(error) => {
                 let error = Arc::new(error);
-                *failure = Some((Instant::now(), error.clone()));
-                drop(failure);
+                result.send(Err(error.clone())).ok();
+                let timed_out = matches!(*error, DialError::Timeout { .. });
+                *last = Some(Failure { at: Instant::now(), error });
+                drop(last);
+                if timed_out {
+                    tokio::time::sleep(TIMEOUT_SHARED).await;
+                }
                 self.forget(&place, &slot);
-                Err(error)
             }
         }
     }

@@ -94,9 +94,9 @@ impl Provider {
     }
 
     /// A call begins. Says whether it tries an ejected provider, which [`Self::settled`] must be told.
-    pub fn begin(&self) -> bool {
+    pub fn begin(&self, now: Instant) -> bool {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.standing().circuit.begin()
+        self.standing().circuit.begin(self.moment(now))
     }
 
     /// Nothing more of a call will come.

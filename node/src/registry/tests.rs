@@ -127,7 +127,7 @@ fn what_is_known_of_a_provider_stays_while_it_is_at_one_address() {
         registry.resolve("/shop.Orders/Get").expect("known").providers[0].clone()
     };
     let provider = update(9);
-    assert!(!provider.begin());
+    assert!(!provider.begin(std::time::Instant::now()));
     assert_eq!(update(9).snapshot().in_flight, 1);
     assert_eq!(update(10).snapshot().in_flight, 0);
     // The services that each node has are counted apart.

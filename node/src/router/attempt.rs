@@ -22,7 +22,8 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn start(provider: &Arc<Provider>, unary: bool) -> Self {
-        let (trial, started) = (provider.begin(), Instant::now());
+        let started = Instant::now();
+        let trial = provider.begin(started);
         Self { provider: provider.clone(), started, trial, unary, answered: false, settled: false }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use p2p_core::calls::cost;
 use std::{
     collections::VecDeque,
     pin::Pin,
@@ -35,7 +36,8 @@ pub(super) async fn hold(response: Response<Body>) -> Response<Body> {
                 lost.headers_mut().insert(header::CONTENT_TYPE, grpc);
                 return lost;
             }
-            Ok((Some(data), _)) => bytes += data.len(),
+            // As much as keeping it takes: small pieces count for more.
+            Ok((Some(data), _)) => bytes += cost(data.len()) as usize,
             Ok((None, _)) | Err(_) => bytes = usize::MAX,
         }
         frames.push_back(frame);
@@ -96,7 +98,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_arrives_as_given_whether_it_fits_or_not() {
-        for sizes in [vec![], vec![5], vec![HELD_MAX], vec![HELD_MAX, 1, 1], vec![3, HELD_MAX, 4]] {
+        for sizes in
+            [vec![], vec![5], vec![HELD_MAX], vec![HELD_MAX, 1, 1], vec![3, HELD_MAX, 4], vec![1; 300]]
+        {
             let held = hold(answer(&sizes, &[("grpc-status", "0")])).await;
             assert!(held.headers().contains_key("x-head"));
             let (bytes, trailers) = read(held).await;

@@ -19,6 +19,8 @@ impl Router {
         request: Request<Body>,
     ) -> Result<Result<Response<Body>, Unanswered>, Request<Body>> {
         let Some(stream) = self.pool.stream(&provider.node, provider.address) else { return Err(request) };
+        // Before the attempt: a client that is slow to send says nothing about the provider.
+        let request = stream.read(request).await?;
         let mut attempt = Attempt::start(provider, true);
         match stream.call(request).await {
             Carried::Answered(response) => {

@@ -22,6 +22,8 @@ const ENOUGH: u32 = 20;
 const SHORTEST: Duration = Duration::from_secs(5);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(60);
+/// After so long a trial that has not ended holds nobody back: it may be a call that waits for its own caller.
+const TRIAL_MAX: Duration = Duration::from_secs(10);
 /// After so long without an ejection the next one counts as the first.
 const FORGIVEN: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,8 @@ struct Open {
     until: Moment,
     /// Calls under way that were begun while it was open.
     trials: u32,
+    /// When the last of them began.
+    tried_at: Moment,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,17 +108,19 @@ impl Circuit {
         match (self.open, self.state(now)) {
             (None, _) | (_, CircuitState::Closed) => Gate::Free,
             (_, CircuitState::Open { left }) => Gate::Shut { left },
-            (Some(open), CircuitState::HalfOpen) if open.trials == 0 => Gate::Trial,
-            (Some(_), CircuitState::HalfOpen) => Gate::Shut { left: Duration::ZERO },
+            (Some(open), CircuitState::HalfOpen) => {
+                let busy = open.trials > 0 && now.since(open.tried_at) < TRIAL_MAX;
+                if busy { Gate::Shut { left: Duration::ZERO } } else { Gate::Trial }
+            }
         }
     }
 
     /// A call begins; says whether it is a trial, which [`Self::ended`] must be told.
-    pub fn begin(&mut self) -> bool {
+    pub fn begin(&mut self, now: Moment) -> bool {
         match &mut self.open {
             None => false,
             Some(open) => {
-                open.trials = open.trials.saturating_add(1);
+                (open.trials, open.tried_at) = (open.trials.saturating_add(1), now);
                 true
             }
         }
@@ -162,8 +168,8 @@ impl Circuit {
     fn eject(&mut self, now: Moment) -> bool {
         let pause = SHORTEST.saturating_mul(1 << self.ejections.min(4)).min(LONGEST);
         self.ejections = self.ejections.saturating_add(1);
-        let trials = self.open.map_or(0, |open| open.trials);
-        self.open = Some(Open { until: now + pause, trials });
+        let (trials, tried_at) = self.open.map_or((0, now), |open| (open.trials, open.tried_at));
+        self.open = Some(Open { until: now + pause, trials, tried_at });
         true
     }
 }

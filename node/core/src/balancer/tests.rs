@@ -74,12 +74,19 @@ fn who_is_due_for_a_trial_gets_one_call_at_a_time() {
     // Wherever it is met it comes first, however much it costs.
     let counts = chosen(&[(900.0, circuit.gate(now)), (1.0, FREE)], 0, &[]);
     assert_eq!(counts, [1000, 0]);
-    assert!(circuit.begin());
+    assert!(circuit.begin(now));
     assert_eq!(circuit.gate(now), Gate::Shut { left: Duration::ZERO });
+    // A trial that hangs holds nobody back for long.
+    let later = now + Duration::from_secs(10);
+    assert_eq!(circuit.gate(later), Gate::Trial);
+    assert!(circuit.begin(later));
+    assert_eq!(circuit.gate(later), Gate::Shut { left: Duration::ZERO });
+    circuit.ended(later, true, Outcome::Unknown);
+    let now = later;
     // A caller that turns away has tried nothing.
     circuit.ended(now, true, Outcome::Unknown);
     assert_eq!(circuit.gate(now), Gate::Trial);
-    assert!(circuit.begin());
+    assert!(circuit.begin(now));
     circuit.ended(now, true, Outcome::Answered);
     assert_eq!((circuit.gate(now), circuit.state(now)), (FREE, CircuitState::Closed));
 }
@@ -97,11 +104,11 @@ fn who_keeps_failing_is_ejected_for_twice_as_long_each_time_and_forgiven_after_a
     for pause in [5, 10, 20, 40, 60, 60] {
         assert_eq!(circuit.state(now), CircuitState::Open { left: Duration::from_secs(pause) });
         now = now + Duration::from_secs(pause);
-        assert!(circuit.begin());
+        assert!(circuit.begin(now));
         assert!(circuit.ended(now, true, Outcome::Failed));
     }
     now = now + Duration::from_secs(60);
-    assert!(circuit.begin());
+    assert!(circuit.begin(now));
     assert!(!circuit.ended(now, true, Outcome::Answered));
     let fails = |circuit: &Circuit, at: Moment| {
         let mut circuit = circuit.clone();
@@ -216,14 +223,14 @@ proptest! {
                 continue;
             }
             let trial = circuit.gate(now) == Gate::Trial;
-            prop_assert_eq!(circuit.begin(), trial, "one at a time, and only while it is not closed");
+            prop_assert_eq!(circuit.begin(now), trial, "one at a time, and only while it is not closed");
             let outcome = [Outcome::Answered, Outcome::Failed, Outcome::Unknown][usize::from(event)];
             let ejected = circuit.ended(now, trial, outcome);
             prop_assert!(!ejected || outcome == Outcome::Failed);
             prop_assert_eq!(ejected, matches!(circuit.state(now), CircuitState::Open { .. }));
         }
         now = now + Duration::from_secs(60);
-        let trial = circuit.begin();
+        let trial = circuit.begin(now);
         circuit.ended(now, trial, Outcome::Answered);
         prop_assert_eq!(circuit.gate(now), Gate::Free);
     }

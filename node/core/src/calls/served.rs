@@ -8,7 +8,8 @@ use std::collections::HashMap;
 pub struct Served<T> {
     last: u64,
     calls_max: usize,
-    calls: HashMap<u64, T>,
+    /// `None` for those that the peer has turned away from, and that still take their place.
+    calls: HashMap<u64, Option<T>>,
 }
 
 impl<T> Served<T> {
@@ -32,7 +33,7 @@ impl<T> Served<T> {
 
     /// The call is being answered.
     pub fn begin(&mut self, number: u64, call: T) {
-        self.calls.insert(number, call);
+        self.calls.insert(number, Some(call));
     }
 
     /// What answers the call `number`, if it is in flight.
@@ -42,22 +43,23 @@ impl<T> Served<T> {
     /// When the peer never made it.
     pub fn get(&mut self, number: u64) -> Result<Option<&mut T>, Violation> {
         self.check(number)?;
-        Ok(self.calls.get_mut(&number))
+        Ok(self.calls.get_mut(&number).and_then(Option::as_mut))
     }
 
-    /// The peer has turned away from the call `number`.
+    /// The peer has turned away from the call `number`. It keeps its place until what answers it has ended, so that calls
+    /// that are made and cancelled at once are bounded like all others.
     ///
     /// # Errors
     ///
     /// When the peer never made it.
     pub fn cancelled(&mut self, number: u64) -> Result<Option<T>, Violation> {
         self.check(number)?;
-        Ok(self.calls.remove(&number))
+        Ok(self.calls.get_mut(&number).and_then(Option::take))
     }
 
-    /// The call is answered. Returns whether it was in flight until now.
+    /// What answered the call has ended. Returns whether the peer waited for it until now.
     pub fn end(&mut self, number: u64) -> bool {
-        self.calls.remove(&number).is_some()
+        self.calls.remove(&number).flatten().is_some()
     }
 
     /// Whether no call is in flight.
@@ -67,7 +69,7 @@ impl<T> Served<T> {
 
     /// Ends all calls.
     pub fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.calls.drain().map(|(_, call)| call)
+        self.calls.drain().filter_map(|(_, call)| call)
     }
 
     fn check(&self, number: u64) -> Result<(), Violation> {

@@ -70,18 +70,24 @@ pub enum Carried {
 }
 
 impl PeerStream {
-    /// Carries one unary call, if its request is small and there is room for it. Dropping the answer, or what this returns,
+    /// Reads the request of a unary call to its end, if it is small enough to be carried; else it comes back whole. How long
+    /// that takes is up to the caller, not to the provider.
+    pub async fn read(&self, request: Request<Body>) -> Result<Request<Bytes>, Request<Body>> {
+        let (parts, body) = request.into_parts();
+        match read_small(body).await {
+            Ok(body) => Ok(Request::from_parts(parts, body)),
+            Err(body) => {
+                self.0.metrics.excess(Excess::Body);
+                Err(Request::from_parts(parts, body))
+            }
+        }
+    }
+
+    /// Carries one unary call that was [`Self::read`], if there is room for it. Dropping the answer, or what this returns,
     /// cancels it.
-    pub async fn call(&self, request: Request<Body>) -> Carried {
+    pub async fn call(&self, request: Request<Bytes>) -> Carried {
         let shared = &self.0;
         let (parts, body) = request.into_parts();
-        let body = match read_small(body).await {
-            Ok(body) => body,
-            Err(body) => {
-                shared.metrics.excess(Excess::Body);
-                return Carried::Not(Request::from_parts(parts, body));
-            }
-        };
         let headers = pack(&parts.headers).ok_or(Excess::Headers);
         let sent = headers.and_then(|headers| {
             let path = parts.uri.path_and_query().map(|path| path.as_str()).unwrap_or_default();
@@ -107,7 +113,8 @@ async fn read_small(mut body: Body) -> Result<Bytes, Body> {
     if body.size_hint().lower() > REQUEST_MAX as u64 {
         return Err(body);
     }
-    let (mut read, mut bytes) = (Vec::new(), 0);
+    // `taken` is what keeping it takes: small pieces count for more.
+    let (mut read, mut bytes, mut taken) = (Vec::new(), 0, 0);
     loop {
         let frame = match body.frame().await {
             None => break,
@@ -117,8 +124,9 @@ async fn read_small(mut body: Body) -> Result<Bytes, Body> {
         match frame {
             Ok(data) => {
                 bytes += data.len();
+                taken += cost(data.len()) as usize;
                 read.push(data);
-                if bytes <= REQUEST_MAX {
+                if taken <= REQUEST_MAX {
                     continue;
                 }
             }

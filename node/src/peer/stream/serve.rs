@@ -59,8 +59,11 @@ pub(super) fn spawn(shared: &Arc<Shared>, number: u64, request: Request<Body>) -
     let credit = Arc::new(Credit::default());
     let mut answer =
         Answer { shared: shared.clone(), number, credit: credit.clone(), begun: false, ended: false };
-    let answering = (shared.service)(shared.connection.clone(), request);
-    let task = tokio::spawn(async move { answer.send(answering.await).await }).abort_handle();
+    let answering = async move {
+        let response = (answer.shared.service)(answer.shared.connection.clone(), request).await;
+        answer.send(response).await;
+    };
+    let task = tokio::spawn(answering).abort_handle();
     Serving { task, credit }
 }
 
