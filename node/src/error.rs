@@ -3,7 +3,7 @@
 //! A [`Fault`] knows its [`Reason`]; one table ([`Reason::row`]) gives each reason its gRPC status, HTTP
 //! status, source and retry advice, so that the two protocols can never tell different stories.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status, body::Body};
@@ -13,11 +13,11 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub const ERROR_DOMAIN: &str = "p2p.v1";
 
 /// On answers: nothing of the call was processed, and another provider may take it. Only nodes write it.
-pub const UNPROCESSED: &str = "p2p-unprocessed";
+pub const UNPROCESSED: HeaderName = HeaderName::from_static("p2p-unprocessed");
 
 /// On answers: who served the call broke off. It may have been processed, so only one that may be repeated is made
 /// again. Only nodes write it.
-pub const LOST: &str = "p2p-lost";
+pub const LOST: HeaderName = HeaderName::from_static("p2p-lost");
 
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,11 +271,11 @@ impl Fault {
             details.set_retry_info(Some(pause));
         }
         let mut status = Status::with_error_details(row.code, self.message.clone(), details);
-        let set = tonic::metadata::MetadataValue::from_static("1");
+        let set = HeaderValue::from_static("1");
         if row.retry == Retry::Elsewhere && row.source != Source::Caller {
-            status.metadata_mut().insert(UNPROCESSED, set);
+            status.metadata_mut().as_mut().insert(UNPROCESSED, set);
         } else if self.reason == Reason::ProviderLost {
-            status.metadata_mut().insert(LOST, set);
+            status.metadata_mut().as_mut().insert(LOST, set);
         }
         if let Some(pause) = self.retry_after {
             let millis = u64::try_from(pause.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);

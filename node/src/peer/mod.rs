@@ -16,7 +16,7 @@ pub use dial::{
     CONNECTION_WINDOW, DialError, OVERTIME, PeerConnection, STREAM_WINDOW, SendError, dial, error_chain,
 };
 pub use resolve::resolve;
-pub use stream::{Carried, PeerStream, Streams, Way};
+pub use stream::{PeerStream, Streams, Unanswered as StreamUnanswered, Way};
 
 use crate::{
     identity::{Identity, IdentityStore},

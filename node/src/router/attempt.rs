@@ -5,7 +5,7 @@ use http::{HeaderMap, Response};
 use p2p_client::is_reset_here;
 use p2p_core::balancer::Outcome;
 use std::{sync::Arc, time::Instant};
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// A call at a provider, which counts as in flight there until this is dropped.
 #[derive(Debug)]
@@ -98,6 +98,6 @@ impl Drop for Attempt {
 
 /// What a status says about who gave it: UNAVAILABLE is the one of a server that does not work; all others are answers.
 fn outcome(headers: &HeaderMap) -> Option<Outcome> {
-    let code = Code::from_bytes(headers.get("grpc-status")?.as_bytes());
+    let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
     Some(if code == Code::Unavailable { Outcome::Failed } else { Outcome::Answered })
 }

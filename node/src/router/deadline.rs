@@ -1,8 +1,11 @@
 //! The `grpc-timeout` header (gRPC over HTTP/2, "Requests").
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long the caller waits for its answer.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Reads `grpc-timeout`: at most 8 digits and a unit.
 pub fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {

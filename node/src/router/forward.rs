@@ -1,9 +1,10 @@
 //! The hop: a call goes to a provider, and to another one where that does no harm ([`Why`]).
 
 use super::{
-    Router, Unanswered,
+    GRPC_TIMEOUT, Router, Unanswered,
     held::hold,
     no_provider,
+    outgoing::Outgoing,
     retry::{Candidates, PREVIOUS_ATTEMPTS, Tries, Why, previous_attempts},
     timeout_header,
 };
@@ -13,7 +14,6 @@ use crate::{
     registry::{Method, Provider},
 };
 use http::{Request, Response, header};
-use p2p_client::Replay;
 use p2p_core::{NodeId, method::StreamingKind};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -41,53 +41,49 @@ impl Router {
         let mut lost = refused.clone().filter(|fault| fault.reason == Reason::ProviderLost);
         let (mut last, mut tries) = (refused, Tries::new(candidates));
         self.called();
-        let replay = Replay::of(&mut request);
+        let mut call = Outgoing::of(request, unary).await;
         while let Some(provider) = tries.next() {
             if let Some(deadline) = deadline {
-                request.headers_mut().insert("grpc-timeout", timeout_header(deadline));
+                call.headers_mut().insert(GRPC_TIMEOUT, timeout_header(deadline));
             }
             if attempts > 0 {
-                request.headers_mut().insert(PREVIOUS_ATTEMPTS, attempts.into());
+                call.headers_mut().insert(PREVIOUS_ATTEMPTS, attempts.into());
             }
-            let (why, fault, whole, answer) = match self.attempt(provider, unary, request).await {
+            let (why, fault, whole, answer) = match self.attempt(provider, unary, &mut call).await {
                 Ok(response) => {
                     let response = if repeatable && unary { hold(response).await } else { response };
                     match Why::of_answer(response.headers()) {
-                        Some(why) => (why, refusal(provider, why, &response), None, Some(response)),
+                        Some(why) => (why, refusal(provider, why, &response), false, Some(response)),
                         None => {
                             self.metrics.forwarded.inc();
                             return Ok((response, provider.node.clone()));
                         }
                     }
                 }
-                Err(Unanswered::Unreached(fault, whole)) => (Why::Unreached, fault, Some(*whole), None),
-                Err(Unanswered::Closed(fault, whole)) => {
-                    (Why::Closed, fault, whole.map(|whole| *whole), None)
-                }
-                Err(Unanswered::Lost(fault)) => (Why::Lost, fault, None, None),
+                Err(Unanswered::Unreached(fault)) => (Why::Unreached, fault, true, None),
+                Err(Unanswered::Closed(fault, whole)) => (Why::Closed, fault, whole, None),
+                Err(Unanswered::Lost(fault)) => (Why::Lost, fault, false, None),
             };
             match why {
                 Why::Unreached | Why::Refused => {}
                 Why::Closed | Why::Lost | Why::Pushback(_) => tries.allow_again(),
             }
             let allowed = tries.more() && (!why.is_doubtful() || repeatable);
-            // What came back whole needs no copy.
-            let again = if allowed { whole.or_else(|| replay.again()) } else { None };
-            let granted = again.is_some() && self.may_retry(why, deadline).await;
-            let Some(again) = again.filter(|_| granted) else {
+            let again = allowed && (whole || call.again()) && self.may_retry(why, deadline).await;
+            if !again {
                 let Some(response) = answer.filter(|_| lost.is_none()) else {
                     return Err(lost.unwrap_or(fault));
                 };
                 self.metrics.forwarded.inc();
                 return Ok((response, provider.node.clone()));
-            };
+            }
             tracing::debug!(peer.id = %provider.node, method = %method.info.path, why = why.word(), %fault, "call made again");
             self.metrics.retried(why);
             attempts = attempts.saturating_add(u32::from(why.is_doubtful()));
             if why == Why::Lost {
                 lost.get_or_insert_with(|| fault.clone());
             }
-            (request, last) = (again, Some(fault));
+            last = Some(fault);
         }
         Err(lost.or(last).unwrap_or_else(|| no_provider(&method.info.path)))
     }

@@ -113,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_breaks_off_before_its_end_is_nothing_but_that_status() {
-        let lost = [("grpc-status", "14"), (LOST, "1")];
+        let lost = [("grpc-status", "14"), ("p2p-lost", "1")];
         let held = hold(answer(&[5], &lost)).await;
         assert!(held.headers().contains_key(LOST) && held.body().is_end_stream());
         assert_eq!(held.headers()[header::CONTENT_TYPE], "application/grpc");

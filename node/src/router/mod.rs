@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `mod` | here or elsewhere; one try at one provider |
 //! | `forward` `retry` | the tries of a call: which provider is next, and whether there is another |
+//! | `outgoing` | a call on its way: what can be sent again |
 //! | `streamed` | a try over the peer stream |
 //! | `attempt` `forwarded` `held` | what a try teaches of its provider; its answer on the way back; held back until it is whole |
 //! | `generic` `unary` `descriptors` | calls that this node makes for callers without stubs |
@@ -36,6 +37,7 @@ mod forwarded;
 mod generic;
 mod held;
 mod metrics;
+mod outgoing;
 mod retry;
 mod streamed;
 mod unary;
@@ -45,10 +47,11 @@ use forwarded::Forwarded;
 use generic::Generic;
 use held::hold;
 use metrics::RouterMetrics;
+use outgoing::Outgoing;
 use p2p_client::{Replay, is_unprocessed};
 use retry::{Candidates, Why};
 
-pub use deadline::{grpc_timeout, timeout_header};
+pub use deadline::{GRPC_TIMEOUT, grpc_timeout, timeout_header};
 pub use unary::{Answer, AnswerLimit, JsonMethod, Target, UnaryCall};
 
 /// Routes calls of one node.
@@ -72,9 +75,10 @@ const MAX_TRIES: usize = 3;
 /// Why a provider gave no answer.
 enum Unanswered {
     /// There is no connection to it; the call was not sent.
-    Unreached(Fault, Box<Request<Body>>),
-    /// Its connection was closing, and the call has not been processed. It is back if nothing of it was sent.
-    Closed(Fault, Option<Box<Request<Body>>>),
+    Unreached(Fault),
+    /// Its connection was closing, and the call has not been processed; whether the request is as before: nothing of it was
+    /// sent.
+    Closed(Fault, bool),
     /// It broke off, and may have processed the call.
     Lost(Fault),
 }
@@ -124,7 +128,7 @@ impl Router {
     /// When a call that arrives now must be answered: its own deadline, or the default if it is unary and
     /// carries none. A malformed deadline counts as none.
     pub fn deadline(&self, method: &Method, headers: &HeaderMap) -> Option<Instant> {
-        let own = headers.get("grpc-timeout").and_then(grpc_timeout);
+        let own = headers.get(GRPC_TIMEOUT).and_then(grpc_timeout);
         let default = (method.info.streaming == StreamingKind::Unary).then_some(self.default_timeout);
         own.or(default).and_then(|timeout| Instant::now().checked_add(timeout))
     }
@@ -223,7 +227,7 @@ impl Router {
         }
         caller.identify(request.headers_mut(), &self.entry_node);
         if let Some(deadline) = deadline.filter(|_| local.upstream) {
-            request.headers_mut().insert("grpc-timeout", timeout_header(deadline));
+            request.headers_mut().insert(GRPC_TIMEOUT, timeout_header(deadline));
         }
     }
 
@@ -258,24 +262,19 @@ impl Router {
         &self,
         provider: &Arc<Provider>,
         unary: bool,
-        request: Request<Body>,
+        call: &mut Outgoing,
     ) -> Result<Response<Body>, Unanswered> {
-        let request = if unary {
-            match self.over_stream(provider, request).await {
-                Ok(answer) => return answer,
-                Err(request) => request,
-            }
-        } else {
-            request
-        };
-        self.pass_through(provider, unary, request).await
+        if unary && let Some(answer) = self.over_stream(provider, call.small()).await {
+            return answer;
+        }
+        self.pass_through(provider, unary, call).await
     }
 
     async fn pass_through(
         &self,
         provider: &Arc<Provider>,
         unary: bool,
-        request: Request<Body>,
+        call: &mut Outgoing,
     ) -> Result<Response<Body>, Unanswered> {
         let mut attempt = Attempt::start(provider, unary);
         let node = &provider.node;
@@ -284,24 +283,25 @@ impl Router {
             Err(error) => {
                 attempt.failed();
                 let fault = Fault::new(Reason::ProviderUnreachable, format!("node {node}: {error}"));
-                return Err(Unanswered::Unreached(fault, Box::new(request)));
+                return Err(Unanswered::Unreached(fault));
             }
         };
         self.pool.streams().sent(Way::Passthrough);
-        match connection.send(request).await {
+        match connection.send(call.take()).await {
             Ok(response) => {
                 attempt.head(&response);
                 Ok(response.map(|body| Body::new(Forwarded::new(body, attempt))))
             }
             Err(SendError::Unsent(request)) => {
                 attempt.void();
+                call.put_back(*request);
                 let text = format!("the connection to node {node} closed before the call was sent");
-                Err(Unanswered::Closed(Fault::new(Reason::ProviderUnreachable, text), Some(request)))
+                Err(Unanswered::Closed(Fault::new(Reason::ProviderUnreachable, text), true))
             }
             Err(SendError::Broken(error)) if is_unprocessed(&error) => {
                 attempt.void();
                 let text = format!("node {node} is stopping and has not processed the call");
-                Err(Unanswered::Closed(Fault::new(Reason::ProviderUnreachable, text), None))
+                Err(Unanswered::Closed(Fault::new(Reason::ProviderUnreachable, text), false))
             }
             Err(SendError::Broken(error)) => {
                 attempt.broke(&error);
@@ -337,7 +337,7 @@ fn refuse_oversized(response: Response<Body>) -> Response<Body> {
 
 /// The fault that headers or trailers should tell instead, if they tell of a message over tonic's limit.
 pub fn oversized(headers: &HeaderMap) -> Option<Fault> {
-    headers.get("grpc-status").filter(|code| code.as_bytes() == b"11")?;
+    headers.get(tonic::Status::GRPC_STATUS).filter(|code| code.as_bytes() == b"11")?;
     let status = tonic::Status::from_header_map(headers)?;
     let too_large = status.message().contains("message length too large");
     too_large.then(|| Fault::new(Reason::TooLarge, status.message()))

@@ -18,12 +18,12 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// How often a call was made before, where a provider may have processed it (gRFC A6).
 pub(super) const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 /// When a provider wants to be asked again, in milliseconds; not at all if that is no number (gRFC A6).
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// Longest time that a call waits here to be made again; a longer pushback is left to its caller.
 const PUSHBACK_MAX: Duration = Duration::from_secs(2);
 
@@ -75,7 +75,7 @@ impl Why {
         }
         let pushback = headers.get(PUSHBACK)?;
         let unavailable = headers
-            .get("grpc-status")
+            .get(Status::GRPC_STATUS)
             .is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unavailable);
         let pause = Duration::from_millis(pushback.to_str().ok()?.parse().ok()?);
         (unavailable && pause <= PUSHBACK_MAX).then_some(Self::Pushback(pause))
@@ -154,15 +154,19 @@ mod tests {
         let unavailable = ("grpc-status", "14");
         assert_eq!(why(&[]), None);
         assert_eq!(why(&[unavailable]), None);
-        assert_eq!(why(&[unavailable, (UNPROCESSED, "1")]), Some(Why::Refused));
-        assert_eq!(why(&[unavailable, (LOST, "1")]), Some(Why::Lost));
-        let pushback = |text| why(&[unavailable, (PUSHBACK, text)]);
+        assert_eq!(why(&[unavailable, ("p2p-unprocessed", "1")]), Some(Why::Refused));
+        assert_eq!(why(&[unavailable, ("p2p-lost", "1")]), Some(Why::Lost));
+        let pushback = |text| why(&[unavailable, ("grpc-retry-pushback-ms", text)]);
         assert_eq!(pushback("0"), Some(Why::Pushback(Duration::ZERO)));
         assert_eq!(pushback("2000"), Some(Why::Pushback(PUSHBACK_MAX)));
         for text in ["2001", "-1", "soon", ""] {
             assert_eq!(pushback(text), None, "{text:?}");
         }
-        assert_eq!(why(&[("grpc-status", "8"), (PUSHBACK, "0")]), None, "that is the caller's to wait for");
+        assert_eq!(
+            why(&[("grpc-status", "8"), ("grpc-retry-pushback-ms", "0")]),
+            None,
+            "that is the caller's to wait for"
+        );
     }
 
     fn providers(count: u16) -> Vec<Arc<Provider>> {

@@ -3,39 +3,42 @@
 use super::{Router, Unanswered, attempt::Attempt, forwarded::Forwarded};
 use crate::{
     error::{Fault, Reason},
-    peer::Carried,
+    peer::StreamUnanswered,
     registry::Provider,
 };
+use bytes::Bytes;
 use http::{Request, Response};
 use std::sync::Arc;
 use tonic::body::Body;
 
 impl Router {
-    /// Sends a unary call over the peer stream to `provider`. The request comes back, unprocessed, where there is none or it
-    /// does not take the call.
+    /// Sends a unary call over the peer stream to `provider` if its request is `small`. `None`, with nothing processed, where there is none or it does
+    /// not take the call.
     pub(super) async fn over_stream(
         &self,
         provider: &Arc<Provider>,
-        request: Request<Body>,
-    ) -> Result<Result<Response<Body>, Unanswered>, Request<Body>> {
-        let Some(stream) = self.pool.stream(&provider.node, provider.address) else { return Err(request) };
-        // Before the attempt: a client that is slow to send says nothing about the provider.
-        let request = stream.read(request).await?;
+        small: Option<&Request<Bytes>>,
+    ) -> Option<Result<Response<Body>, Unanswered>> {
+        let stream = self.pool.stream(&provider.node, provider.address)?;
+        let Some(request) = small else {
+            stream.oversized();
+            return None;
+        };
         let mut attempt = Attempt::start(provider, true);
         match stream.call(request).await {
-            Carried::Answered(response) => {
+            Ok(response) => {
                 attempt.head(&response);
-                Ok(Ok(response.map(|body| Body::new(Forwarded::new(body, attempt)))))
+                Some(Ok(response.map(|body| Body::new(Forwarded::new(body, attempt)))))
             }
-            Carried::Not(request) => {
+            Err(StreamUnanswered::NotCarried) => {
                 attempt.void();
-                Err(request)
+                None
             }
-            Carried::Lost(why) => {
+            Err(StreamUnanswered::Lost(why)) => {
                 attempt.failed();
                 let text =
                     format!("node {} broke off; the call may have been processed: {why}", provider.node);
-                Ok(Err(Unanswered::Lost(Fault::new(Reason::ProviderLost, text))))
+                Some(Err(Unanswered::Lost(Fault::new(Reason::ProviderLost, text))))
             }
         }
     }

@@ -48,7 +48,7 @@ impl Call {
 
     /// Notes the status if these headers or trailers carry one.
     pub(super) fn note(&mut self, headers: &HeaderMap) {
-        if let Some(status) = headers.get("grpc-status") {
+        if let Some(status) = headers.get(Status::GRPC_STATUS) {
             self.code = Some(Code::from_bytes(status.as_bytes()));
         }
     }

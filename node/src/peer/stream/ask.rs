@@ -2,15 +2,13 @@
 
 use super::{
     PeerStream,
-    frame::{self, full, pack, unpack},
+    frame::{self, pack, unpack},
     metrics::{Excess, Way},
     shared::{Shared, lock},
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use p2p_core::{
     NodeId,
     calls::{CREDIT, REQUEST_MAX, cost},
@@ -22,7 +20,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tonic::{Status, body::Body};
 
 /// How much of an answer its caller takes before the provider is told, in bytes.
 const GRANT: u32 = CREDIT / 2;
@@ -58,103 +55,52 @@ pub(super) enum Reply {
     Lost(Lost),
 }
 
-/// What became of a call that a stream was asked to carry.
+/// Why a call that a stream was asked to carry has no answer.
 #[derive(Debug)]
-pub enum Carried {
-    /// It is answered.
-    Answered(Response<AnswerBody>),
-    /// Nothing of it was processed, and the request is whole: pass it through.
-    Not(Request<Body>),
+pub enum Unanswered {
+    /// Nothing of it was processed: pass it through.
+    NotCarried,
     /// It may have been processed.
     Lost(Lost),
 }
 
 impl PeerStream {
-    /// Reads the request of a unary call to its end, if it is small enough to be carried; else it comes back whole. How long
-    /// that takes is up to the caller, not to the provider.
-    pub async fn read(&self, request: Request<Body>) -> Result<Request<Bytes>, Request<Body>> {
-        let (parts, body) = request.into_parts();
-        match read_small(body).await {
-            Ok(body) => Ok(Request::from_parts(parts, body)),
-            Err(body) => {
-                self.0.metrics.excess(Excess::Body);
-                Err(Request::from_parts(parts, body))
-            }
-        }
+    /// Counts a call that was not offered because its request is too large, or has trailers.
+    pub fn oversized(&self) {
+        self.0.metrics.excess(Excess::Body);
     }
 
-    /// Carries one unary call that was [`Self::read`], if there is room for it. Dropping the answer, or what this returns,
-    /// cancels it.
-    pub async fn call(&self, request: Request<Bytes>) -> Carried {
+    /// Carries one unary call, if there is room for it. Dropping the answer, or what this returns, cancels it.
+    pub async fn call(&self, request: &Request<Bytes>) -> Result<Response<AnswerBody>, Unanswered> {
         let shared = &self.0;
-        let (parts, body) = request.into_parts();
-        let headers = pack(&parts.headers).ok_or(Excess::Headers);
-        let sent = headers.and_then(|headers| {
-            let path = parts.uri.path_and_query().map(|path| path.as_str()).unwrap_or_default();
-            let path = Bytes::copy_from_slice(path.as_bytes());
-            send(shared, PeerCall { path, headers, body: body.clone() })
-        });
-        let why = match sent {
+        let why = match send(shared, request) {
             Err(why) => why,
             Ok((in_flight, reply)) => match reply.await {
                 Ok(Reply::Answer(answer, rest)) => return answered(in_flight, answer, rest),
-                Ok(Reply::Lost(lost)) => return Carried::Lost(lost),
+                Ok(Reply::Lost(lost)) => return Err(Unanswered::Lost(lost)),
                 Ok(Reply::Refused(reason)) => Excess::Refused(reason),
-                Err(_) => return Carried::Lost(Lost::new(&shared.peer, "this node is shutting down")),
+                Err(_) => {
+                    return Err(Unanswered::Lost(Lost::new(&shared.peer, "this node is shutting down")));
+                }
             },
         };
         shared.metrics.excess(why);
-        Carried::Not(Request::from_parts(parts, full(body)))
+        Err(Unanswered::NotCarried)
     }
-}
-
-/// Reads a body that is small; one that is not comes back whole.
-async fn read_small(mut body: Body) -> Result<Bytes, Body> {
-    if body.size_hint().lower() > REQUEST_MAX as u64 {
-        return Err(body);
-    }
-    // `taken` is what keeping it takes: small pieces count for more.
-    let (mut read, mut bytes, mut taken) = (Vec::new(), 0, 0);
-    loop {
-        let frame = match body.frame().await {
-            None => break,
-            Some(Ok(frame)) => frame.into_data().map_err(Ok),
-            Some(Err(error)) => Err(Err(error)),
-        };
-        match frame {
-            Ok(data) => {
-                bytes += data.len();
-                taken += cost(data.len()) as usize;
-                read.push(data);
-                if taken <= REQUEST_MAX {
-                    continue;
-                }
-            }
-            // Trailers, or an error, which whoever reads it next is to see.
-            Err(other) => return Err(resumed(read, Some(other), body)),
-        }
-        return Err(resumed(read, None, body));
-    }
-    match read.len() {
-        0 | 1 => Ok(read.pop().unwrap_or_default()),
-        _ => {
-            let mut whole = BytesMut::with_capacity(bytes);
-            read.iter().for_each(|part| whole.extend_from_slice(part));
-            Ok(whole.freeze())
-        }
-    }
-}
-
-/// A body from its start.
-fn resumed(read: Vec<Bytes>, last: Option<Result<Frame<Bytes>, Status>>, rest: Body) -> Body {
-    let first = read.into_iter().map(|data| Ok(Frame::data(data))).chain(last);
-    Body::new(StreamBody::new(futures_util::stream::iter(first).chain(BodyStream::new(rest))))
 }
 
 /// Sends a call, if there is room for it.
-fn send(shared: &Arc<Shared>, call: PeerCall) -> Result<(InFlight, oneshot::Receiver<Reply>), Excess> {
+fn send(
+    shared: &Arc<Shared>,
+    request: &Request<Bytes>,
+) -> Result<(InFlight, oneshot::Receiver<Reply>), Excess> {
+    let body = request.body().clone();
+    if body.len() > REQUEST_MAX {
+        return Err(Excess::Body);
+    }
+    let headers = pack(request.headers()).ok_or(Excess::Headers)?;
     let slot = shared.calls.clone().try_acquire_owned().map_err(|_| Excess::Calls)?;
-    let room = frame::room(&call.headers, call.body.len());
+    let room = frame::room(&headers, body.len());
     let room = shared.room.clone().try_acquire_many_owned(room).map_err(|_| Excess::Bytes)?;
     let (waiter, reply) = oneshot::channel();
     let mut asking = lock(&shared.asking);
@@ -162,6 +108,8 @@ fn send(shared: &Arc<Shared>, call: PeerCall) -> Result<(InFlight, oneshot::Rece
         return Err(Excess::Closing);
     }
     let number = asking.book.open(Waiter::Head(waiter));
+    let path = request.uri().path_and_query().map(|path| path.as_str()).unwrap_or_default();
+    let call = PeerCall { path: Bytes::copy_from_slice(path.as_bytes()), headers, body };
     // Under the lock, so that calls leave in the order of their numbers and none after the closing.
     shared.queue.send(number, Kind::Request(call), Some(room));
     drop(asking);
@@ -187,24 +135,26 @@ impl Drop for InFlight {
     }
 }
 
-fn answered(in_flight: InFlight, mut answer: PeerAnswer, rest: Option<Rest>) -> Carried {
-    let garbled = || Carried::Lost(Lost::new(&in_flight.shared.peer, "the head of an answer does not read"));
+fn answered(
+    in_flight: InFlight,
+    mut answer: PeerAnswer,
+    rest: Option<Rest>,
+) -> Result<Response<AnswerBody>, Unanswered> {
+    let garbled = || Lost::new(&in_flight.shared.peer, "the head of an answer does not read");
     let status = match answer.http_status {
         0 => Ok(StatusCode::OK),
         status => u16::try_from(status).map_or(StatusCode::from_u16(0), StatusCode::from_u16),
     };
     let (Ok(headers), Ok(status)) = (unpack(std::mem::take(&mut answer.headers)), status) else {
-        return garbled();
+        return Err(Unanswered::Lost(garbled()));
     };
     let mut body =
         AnswerBody { data: None, trailers: None, ended: false, rest, taken: 0, in_flight: Some(in_flight) };
-    if let Err(lost) = body.absorb(answer) {
-        return Carried::Lost(lost);
-    }
+    body.absorb(answer).map_err(Unanswered::Lost)?;
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Carried::Answered(response)
+    Ok(response)
 }
 
 /// The body of an answer as its frames come.

@@ -32,7 +32,7 @@ mod queue;
 mod serve;
 mod shared;
 
-pub use ask::{AnswerBody, Carried, Lost};
+pub use ask::{AnswerBody, Lost, Unanswered};
 pub use frame::FRAME_MAX;
 pub use metrics::Way;
 pub use queue::Outflow;
