@@ -3,7 +3,7 @@
 use clap::Parser;
 use p2p_node::{
     app::{self, EXIT_CONFIG},
-    config::Config,
+    config::ConfigFile,
     enrol::JoinSource,
 };
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
@@ -11,7 +11,8 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 /// A node of a P2P Core cluster: gossip, RPC routing and an HTTP gateway on one TLS port.
 ///
 /// Configuration comes from FILE; P2PNODE_<KEY> in the environment overrides it, and --set overrides both.
-/// SIGTERM and SIGINT shut down gracefully, a second one at once; SIGHUP reloads the certificates.
+/// SIGTERM and SIGINT shut down gracefully, a second one at once; SIGHUP has the node
+/// read its configuration and certificates again, all or nothing; the log says what takes a restart.
 #[derive(Debug, Parser)]
 #[command(
     name = "p2p-node",
@@ -54,19 +55,26 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match Config::load(&arguments.config, std::env::vars(), &arguments.sets) {
+    let file = ConfigFile::new(arguments.config, arguments.sets);
+    if arguments.check {
+        return check(&file);
+    }
+    app::run_with_services(file, |node| {
+        Ok(node.join_with(arguments.join).accept_state_loss(arguments.accept_state_loss))
+    })
+}
+
+fn check(file: &ConfigFile) -> ExitCode {
+    // A closed stream leaves nobody to tell; the exit code still does.
+    match file.load() {
         Err(errors) => {
-            // A closed stderr leaves nobody to tell; the exit code still does.
             writeln!(std::io::stderr(), "{errors}").ok();
             ExitCode::from(EXIT_CONFIG)
         }
-        Ok(_) if arguments.check => {
-            writeln!(std::io::stdout(), "{}: the configuration is valid", arguments.config.display()).ok();
+        Ok(_) => {
+            writeln!(std::io::stdout(), "{}: the configuration is valid", file.path().display()).ok();
             ExitCode::SUCCESS
         }
-        Ok(config) => app::run_with_services(config, |node| {
-            Ok(node.join_with(arguments.join).accept_state_loss(arguments.accept_state_loss))
-        }),
     }
 }
 

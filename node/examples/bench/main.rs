@@ -1,4 +1,4 @@
-//! The Rust parts of scripts/measure_dataplane.py.
+//! The Rust parts of scripts/measure_*.py.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -8,12 +8,14 @@
 //! | `idle` | what idle connections cost |
 //! | `pace` | an open-loop driver at a fixed rate, which counts failures, for scripts/measure_failover.py |
 //! | `token` | verification of access tokens against the bare library call |
+//! | `durable` | acknowledged revocations beside a bare loop of fsync, for scripts/measure_revocations.py |
 //! | `revocations` | what 100,000 live revocations cost |
 //! | `measure` `grpc` `process` | the clock and the counts; the drivers' client; processor time and memory of processes |
 //!
 //! They know nothing of a cluster: the script starts the nodes and says where they are.
 
 mod bare;
+mod durable;
 mod grpc;
 mod idle;
 mod load;
@@ -58,6 +60,10 @@ enum Part {
     Pace(pace::PaceArgs),
     /// Verifies access tokens and prints one line of JSON
     Token(token::TokenArgs),
+    /// Revokes tokens at a coordinator as fast as they are acknowledged and prints one line of JSON
+    Revoke(durable::RevokeArgs),
+    /// Writes and syncs as fast as the disk does, for many who wait, and prints one line of JSON
+    Fsync(durable::FsyncArgs),
     /// Keeps many revocations and prints one line of JSON
     Revocations(revocations::RevocationsArgs),
 }
@@ -86,6 +92,8 @@ fn main() -> anyhow::Result<()> {
         Part::Nats(args) => nats::run(&args),
         Part::Pace(args) => pace::run(&args),
         Part::Token(args) => token::run(&args),
+        Part::Revoke(args) => durable::revoke(&args),
+        Part::Fsync(args) => durable::fsync(&args),
         Part::Revocations(args) => revocations::run(&args),
     }
 }

@@ -30,6 +30,9 @@ pub(crate) struct RevocationsArgs {
     /// How many
     #[arg(long, default_value_t = 100_000)]
     count: u64,
+    /// Leaves them in this new directory instead, for a node to start with: `certs` of the coordinator `c`, and its `state`
+    #[arg(long, value_name = "DIRECTORY")]
+    keep: Option<PathBuf>,
     /// Reads what another run left in this directory: how that one measures a fresh process
     #[arg(long, value_name = "DIRECTORY", hide = true)]
     load: Option<PathBuf>,
@@ -65,6 +68,9 @@ fn jti(number: u64) -> String {
 pub(crate) fn run(args: &RevocationsArgs) -> anyhow::Result<()> {
     if let Some(state) = &args.load {
         return measure(args, state);
+    }
+    if let Some(directory) = &args.keep {
+        return prepare(args, directory);
     }
     let directory = std::env::temp_dir().join(format!("p2p-bench-{}", std::process::id()));
     let result = prepare(args, &directory).and_then(|()| {

@@ -12,10 +12,10 @@ mod proto;
 mod service;
 
 use clap::Parser;
-use p2p_node::{app, config::Config};
+use p2p_node::{app, config::ConfigFile};
 use proto::greeter_server::GreeterServer;
 use service::Greetings;
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 /// A node that greets.
 #[derive(Debug, Parser)]
@@ -30,14 +30,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(&arguments.config, std::env::vars(), &arguments.sets) {
-        Ok(config) => config,
-        Err(errors) => {
-            // A closed stderr leaves nobody to tell; the exit code still does.
-            writeln!(std::io::stderr(), "{errors}").ok();
-            return ExitCode::from(app::EXIT_CONFIG);
-        }
-    };
-    let greetings = Greetings { node: config.node_id.to_string() };
-    app::run_with_services(config, |node| node.add_service(GreeterServer::new(greetings), proto::DESCRIPTORS))
+    app::run_with_services(ConfigFile::new(arguments.config, arguments.sets), |node| {
+        let greetings = Greetings { node: node.config().node_id.to_string() };
+        node.add_service(GreeterServer::new(greetings), proto::DESCRIPTORS)
+    })
 }

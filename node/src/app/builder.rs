@@ -5,6 +5,7 @@ use super::{
     error::StartError,
     node::{Node, NodeParts},
     publish::Publisher,
+    reload::{Live, LiveParts},
     state::{is_incomplete, prepare, remembered, seeds},
 };
 use crate::{
@@ -57,6 +58,11 @@ impl NodeBuilder {
     /// A node with the built-in services.
     pub fn new(config: Config) -> Self {
         Self { config, services: Vec::new(), join: None, accept_state_loss: false }
+    }
+
+    /// The configuration that it is built from.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Where a join token is, for a node that has no certificate yet; without one, `join_token_file` says.
@@ -133,6 +139,7 @@ impl NodeBuilder {
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
         let alone = present.stands_alone() || !config.https_enabled;
+        let configured = config.clone();
         config.coordinator_addresses = seeds(&config, &prepared.tokens);
         let advertised = advertise::addresses(&config, listening);
 
@@ -150,18 +157,13 @@ impl NodeBuilder {
         let verifier = Arc::new(Verifier::new(Signers::default(), Box::new(objection), &metrics));
         let (signer_file, known_signers) = prepared.signers;
         verifier.signers().restore(&known_signers, &present.trust(), UnixTime::now());
-        let auth = Arc::new(Auth::new(
-            verifier.clone(),
-            revocations.clone(),
-            config.access.clone(),
-            config.trusted_proxies.clone(),
-            &metrics,
-        ));
+        let auth = Arc::new(Auth::new(verifier.clone(), revocations.clone(), &metrics));
+        auth.reconfigure(config.access.clone(), config.trusted_proxies.clone());
         let max_message_bytes = config.rpc_max_message_bytes as usize;
         let router = Arc::new(Router::new(
             registry.clone(),
             pool.clone(),
-            auth,
+            auth.clone(),
             config.rpc_default_timeout,
             max_message_bytes,
             &metrics,
@@ -187,6 +189,7 @@ impl NodeBuilder {
             started_at,
             seeds: seeds.len(),
         });
+        let keeper_ended = prepared.keeper.end();
         let setup = GossipSetup {
             cluster: cluster.clone(),
             own: own.into(),
@@ -255,7 +258,7 @@ impl NodeBuilder {
         };
         services.extend(rpc::built_in(&parts)?);
         registry.install(services)?;
-        upstreams.start(prepared.upstreams);
+        upstreams.configure(prepared.upstreams).await;
         let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
         let stack =
             Arc::new(Stack::new(router, gateway, limits.clone(), audit.clone(), watch.clone(), &metrics));
@@ -263,20 +266,11 @@ impl NodeBuilder {
             let address = advertised.first().copied().unwrap_or(listening);
             pool.streams().switch_on(calls_of_peers(stack.clone()), address, watch.clone());
         }
-        let server_limits = ServerLimits {
-            connections: config.connections_max.get() as usize,
-            per_address: config.connections_per_address_max.get() as usize,
-            opening: config.handshakes_max.get() as usize,
-            streams: config.streams_per_connection_max.get(),
-            handshake: config.tls_handshake_timeout,
-            preface: config.http_preface_timeout,
-            idle: config.connection_idle_timeout,
-            proxies: config.trusted_proxies.clone(),
-        };
         let security = security(&config, &identity, &cluster);
+        let server_limits = ServerLimits::from(&config);
         let server =
-            Server::new(stack, security, revocations.clone(), server_limits, gossip.view(), &metrics);
-        let server_task = tokio::spawn(server.run(listener, local, watch));
+            Server::new(stack.clone(), security, revocations.clone(), server_limits, gossip.view(), &metrics);
+        let server_task = tokio::spawn(server.clone().run(listener, local, watch));
 
         let ca_keeper = CaKeeper {
             identity: identity.clone(),
@@ -303,14 +297,28 @@ impl NodeBuilder {
             spoken_of,
             &metrics,
         );
+        let publisher = Arc::new(publisher);
+        let live = Live::new(
+            configured,
+            LiveParts {
+                limits: limits.clone(),
+                auth,
+                upstreams: upstreams.clone(),
+                stack,
+                server,
+                publisher: publisher.clone(),
+            },
+            &metrics,
+        );
         let mut node = Node::start(NodeParts {
-            config,
-            publisher: Arc::new(publisher),
+            live,
+            publisher,
             renewer: Some((renewer, renewals)).filter(|_| !alone),
             ca_keeper,
             memory: (!alone).then(|| Memory::new(gossip_file, own_id.name.clone(), gossip.view())),
             gossip,
             gossip_task,
+            keeper_ended,
             registry,
             upstreams,
             pool,

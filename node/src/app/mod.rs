@@ -10,6 +10,7 @@
 //! | `certificate` | the node's certificate at start: found, made or joined for |
 //! | `publish` | what the node tells the cluster of itself, with which certificates |
 //! | `upkeep` | certificates renewed in time, and reloaded when their files change |
+//! | [`reload`] | another configuration taken over while the node runs, all or nothing |
 //! | `systemd` | what the service manager is told |
 //! | `run` | a node as a process: configuration, signals, exit codes |
 
@@ -19,6 +20,7 @@ mod certificate;
 pub mod error;
 pub mod node;
 mod publish;
+pub mod reload;
 mod run;
 mod state;
 mod systemd;
@@ -27,4 +29,5 @@ mod upkeep;
 pub use builder::NodeBuilder;
 pub use error::StartError;
 pub use node::Node;
-pub use run::{EXIT_CONFIG, EXIT_FAILURE, main_with, run, run_with_services};
+pub use reload::{ReloadError, Report};
+pub use run::{EXIT_CONFIG, EXIT_FAILURE, main_with, run_with_services};

@@ -2,22 +2,24 @@
 
 use super::{
     publish::{self, Publisher, keep_rotating},
+    reload::{Live, ReloadError, Report},
     upkeep,
 };
 use crate::{
     audit::Audit,
-    config::Config,
+    config::{Config, ConfigErrors},
     enrol::{CaKeeper, RenewalMetrics, Renewer},
     gossip::{Gossip, Memory},
-    identity::{IdentityError, Reloaded},
     limit::Limits,
     peer::PeerPool,
     registry::Registry,
+    revocation::KeeperEnd,
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
     token::{self, SignerFile, Verifier},
     upstream::Upstreams,
 };
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use p2p_core::{Role, gossip::View, record::Refusal};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
@@ -32,7 +34,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The parts of a running node.
 #[derive(Debug)]
 pub(super) struct NodeParts {
-    pub(super) config: Config,
+    /// The configuration in force, and what follows it.
+    pub(super) live: Live,
     pub(super) publisher: Arc<Publisher>,
     /// What renews the node's certificate; `None` for a node that stands alone.
     pub(super) renewer: Option<(Renewer, RenewalMetrics)>,
@@ -41,6 +44,7 @@ pub(super) struct NodeParts {
     pub(super) memory: Option<Memory>,
     pub(super) gossip: Gossip,
     pub(super) gossip_task: JoinHandle<()>,
+    pub(super) keeper_ended: KeeperEnd,
     pub(super) registry: Arc<Registry>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) pool: Arc<PeerPool>,
@@ -56,7 +60,7 @@ pub(super) struct NodeParts {
 #[derive(Debug)]
 pub struct Node {
     parts: NodeParts,
-    background: Vec<JoinHandle<()>>,
+    background: FuturesUnordered<JoinHandle<()>>,
 }
 
 impl Node {
@@ -64,22 +68,22 @@ impl Node {
     pub(super) async fn start(mut parts: NodeParts) -> Result<Self, Refusal> {
         let publisher = parts.publisher.clone();
         publisher.publish().await?;
-        let mut background = vec![
+        let mut background: FuturesUnordered<_> = [
             tokio::spawn(upkeep::follow_trust(publisher.clone())),
             tokio::spawn(parts.ca_keeper.clone().run()),
             tokio::spawn(follow_cluster(parts.registry.clone(), parts.gossip.view())),
             tokio::spawn(publish::follow_services(publisher.clone())),
             tokio::spawn(forget_idle(parts.limits.clone(), parts.pool.clone())),
             tokio::spawn(upkeep::watch_files(publisher.clone())),
-        ];
-        background.extend(
-            parts
-                .renewer
-                .take()
-                .map(|(renewer, metrics)| tokio::spawn(upkeep::renew(publisher.clone(), renewer, metrics))),
-        );
-        let autosave = parts.config.state_autosave_interval;
-        background.extend(parts.memory.clone().map(|memory| tokio::spawn(memory.keep(autosave))));
+        ]
+        .into_iter()
+        .collect();
+        let renewing = parts.renewer.take();
+        let renewing = renewing.map(|(renewer, metrics)| upkeep::renew(publisher.clone(), renewer, metrics));
+        background.extend(renewing.map(tokio::spawn));
+        let autosave = parts.live.config().state_autosave_interval;
+        let memory = parts.memory.clone();
+        background.extend(memory.map(|memory| tokio::spawn(memory.keep(autosave))));
         Ok(Self { parts, background })
     }
 
@@ -125,13 +129,22 @@ impl Node {
         Ok(())
     }
 
-    /// Reads the certificate files anew. New handshakes use them; open connections stay.
+    /// Takes over the configuration that `load` reads, and the certificate files as they are now: all that a running node
+    /// can, at once. New connections and calls go by it; those that are open go on.
     ///
     /// # Errors
     ///
-    /// When the files do not hold together; the identity in force stays.
-    pub async fn reload_certificates(&self) -> Result<Reloaded, IdentityError> {
-        self.parts.publisher.reload().await
+    /// When anything is wrong with any of it. Nothing has changed then.
+    pub async fn reload(
+        &self,
+        load: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static,
+    ) -> Result<Report, ReloadError> {
+        self.parts.live.reload(load).await
+    }
+
+    /// The configuration in force: what it was at the start, with what reloads have changed.
+    pub fn config(&self) -> Config {
+        self.parts.live.config()
     }
 
     /// Whether gossip, through which everything that the node knows of others comes, answers within `patience`.
@@ -141,11 +154,13 @@ impl Node {
         tokio::time::timeout(patience, gossip.why(own)).await.is_ok()
     }
 
-    /// Waits until a part that must never end has ended: a defect. The node is then better restarted.
+    /// Waits until a part without which the node would be half dead has ended: a defect. The node is then better restarted.
     pub async fn broken(&mut self) -> &'static str {
         tokio::select! {
             _ended = &mut self.parts.gossip_task => "gossip",
             _ended = &mut self.parts.server_task => "server",
+            () = self.parts.keeper_ended.ended() => "what keeps revocations on disk",
+            () = panicked(&mut self.background) => "upkeep",
         }
     }
 
@@ -167,7 +182,7 @@ impl Node {
         if tokio::time::timeout(FAREWELL, self.parts.gossip.leave()).await.is_err() {
             tracing::warn!("gossip did not finish its leave in time");
         }
-        let (grace, pool) = (self.parts.config.shutdown_grace, self.parts.pool.clone());
+        let (grace, pool) = (self.parts.live.config().shutdown_grace, self.parts.pool.clone());
         let server_task = &mut self.parts.server_task;
         let finished = async {
             if !server_task.is_finished() && server_task.await.is_err() {
@@ -192,6 +207,16 @@ impl Node {
     }
 }
 
+/// Waits until one of `tasks` has panicked. They may end as they like otherwise.
+async fn panicked(tasks: &mut FuturesUnordered<JoinHandle<()>>) {
+    while let Some(ended) = tasks.next().await {
+        if ended.is_err_and(|error| error.is_panic()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 /// Keeps the registry's providers in line with the cluster.
 async fn follow_cluster(registry: Arc<Registry>, mut view: watch::Receiver<Arc<View>>) {
     loop {
@@ -208,5 +233,20 @@ async fn forget_idle(limits: Arc<Limits>, pool: Arc<PeerPool>) {
         tokio::time::sleep(EVICTION_PAUSE).await;
         limits.evict_idle();
         pool.close_idle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_a_defect_is_noticed_and_one_that_just_ends_is_not() {
+        let mut tasks: FuturesUnordered<_> = [tokio::spawn(async {})].into_iter().collect();
+        let idle = tokio::time::timeout(Duration::from_millis(50), panicked(&mut tasks)).await;
+        assert!(idle.is_err(), "nothing has panicked");
+        tasks.push(tokio::spawn(async { panic!("a defect") }));
+        tasks.push(tokio::spawn(std::future::pending()));
+        tokio::time::timeout(Duration::from_secs(10), panicked(&mut tasks)).await.expect("noticed");
     }
 }

@@ -12,7 +12,11 @@ use bytes::Bytes;
 use p2p_core::record::{OwnRecords, Refusal};
 use p2p_proto::v1::{NodeRecord, TokenSigner};
 use prometheus_client::metrics::gauge::Gauge;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::{sync::Mutex, task::JoinError};
 
 /// Pause between two looks at whether a token signer is due.
@@ -37,8 +41,8 @@ pub(super) struct Publisher {
     gossip: Gossip,
     registry: Arc<Registry>,
     advertised: Vec<SocketAddr>,
-    zone: String,
-    labels: Labels,
+    /// Where the node stands, and what others select it by.
+    spoken_of: std::sync::Mutex<(String, Labels)>,
     expiry: Expiry,
     /// Held while certificates change, so that what is in force is what was published last.
     change: Mutex<()>,
@@ -50,7 +54,7 @@ impl Publisher {
         gossip: Gossip,
         registry: Arc<Registry>,
         advertised: Vec<SocketAddr>,
-        (zone, labels): (String, Labels),
+        spoken_of: (String, Labels),
         metrics: &Metrics,
     ) -> Self {
         let expiry = Expiry::default();
@@ -73,8 +77,7 @@ impl Publisher {
             gossip,
             registry,
             advertised,
-            zone,
-            labels,
+            spoken_of: spoken_of.into(),
             expiry,
             change: Mutex::new(()),
         }
@@ -93,17 +96,24 @@ impl Publisher {
         let signers = self.issuer.chains().into_iter();
         let signers = signers
             .map(|chain| TokenSigner { certificate_chain: chain.into_iter().map(Bytes::from).collect() });
+        let (zone, labels) = self.spoken_of.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let node = NodeRecord {
             certificate_chain: identity.chain_der().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
             addresses: self.advertised.iter().map(ToString::to_string).collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            zone: self.zone.clone(),
-            labels: self.labels.as_map().clone(),
+            zone,
+            labels: labels.as_map().clone(),
             leaving: false,
             token_signers: signers.collect(),
             bundle_serial: self.anchors.serial(),
         };
         self.gossip.publish(OwnRecords { node, services: self.registry.records() }).await
+    }
+
+    /// Tells the cluster that this node stands elsewhere, or is to be selected by other labels.
+    pub(super) async fn speak_of(&self, zone: String, labels: Labels) -> Result<(), Refusal> {
+        *self.spoken_of.lock().unwrap_or_else(PoisonError::into_inner) = (zone, labels);
+        self.publish().await
     }
 
     /// Reads the certificate files anew, and publishes what has changed. New handshakes use it; open

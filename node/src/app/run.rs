@@ -1,11 +1,10 @@
 //! A node as a process: configuration, signals, exit codes.
 
-use super::{Node, NodeBuilder, error::StartError, systemd};
+use super::{Node, NodeBuilder, ReloadError, error::StartError, systemd};
 use crate::{
-    config::{Config, LogFormat},
-    identity::Reloaded,
+    config::{ConfigFile, LogFormat},
     registry::ServiceError,
-    telemetry,
+    telemetry::{self, LogFilter},
 };
 use std::{io::Write as _, path::Path, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,32 +14,33 @@ pub const EXIT_CONFIG: u8 = 78;
 /// Exit code of any other failure.
 pub const EXIT_FAILURE: u8 = 1;
 
-/// Runs the node that a configuration file describes, until a signal stops it.
+/// Runs the node that a configuration file describes, with the built-in services, until a signal stops it.
 pub fn main_with(file: &Path) -> ExitCode {
-    match Config::load(file, std::env::vars(), &[]) {
-        Ok(config) => run(config),
-        Err(errors) => {
-            complain(&errors.to_string());
-            ExitCode::from(EXIT_CONFIG)
-        }
-    }
+    run_with_services(ConfigFile::new(file, Vec::new()), Ok)
 }
 
-/// Runs a node with the built-in services until a signal stops it.
-pub fn run(config: Config) -> ExitCode {
-    run_with_services(config, Ok)
-}
-
-/// Runs a node with services of its own until a signal stops it: SIGTERM and SIGINT shut it down, a second
-/// one ends it at once, SIGHUP reloads the certificates.
+/// Runs the node that a configuration file describes, with services of its own, until a signal stops it: SIGTERM and SIGINT
+/// shut it down, a second one ends it at once. SIGHUP has it read the file again.
 pub fn run_with_services(
-    config: Config,
+    file: ConfigFile,
     add: impl FnOnce(NodeBuilder) -> Result<NodeBuilder, ServiceError>,
 ) -> ExitCode {
-    if let Err(error) = telemetry::start_logging(&config.log_level, config.log_format == LogFormat::Json) {
-        complain(&error);
-        return ExitCode::from(EXIT_CONFIG);
-    }
+    let config = match file.load() {
+        Ok(config) => config,
+        Err(errors) => {
+            complain(&errors.to_string());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let logging = telemetry::start_logging(&config.log_level, config.log_format == LogFormat::Json);
+    let log = match logging {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    telemetry::count_panics();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,7 +50,7 @@ pub fn run_with_services(
     };
     let builder = NodeBuilder::new(config);
     let outcome = match add(builder) {
-        Ok(builder) => runtime.block_on(serve(builder)),
+        Ok(builder) => runtime.block_on(serve(builder, &file, &log)),
         Err(error) => Err(StartError::Service(error)),
     };
     // Blocking work that still runs (a name lookup, say) must not hold the process.
@@ -64,7 +64,7 @@ pub fn run_with_services(
     }
 }
 
-async fn serve(builder: NodeBuilder) -> Result<(), StartError> {
+async fn serve(builder: NodeBuilder, file: &ConfigFile, log: &LogFilter) -> Result<(), StartError> {
     let mut stop = StopSignals::new().map_err(|error| StartError::Signals { error })?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| StartError::Signals { error })?;
     let mut node = tokio::select! {
@@ -78,7 +78,10 @@ async fn serve(builder: NodeBuilder) -> Result<(), StartError> {
             () = stop.received() => break,
             _ = hangup.recv() => {
                 systemd::reloading();
-                reload(&node).await;
+                tokio::select! {
+                    () = reload(&node, file, log) => {}
+                    () = stop.received() => break,
+                }
                 systemd::ready(&node);
             }
             patience = watchdog.due() => watchdog.check(&node, patience).await,
@@ -93,16 +96,24 @@ async fn serve(builder: NodeBuilder) -> Result<(), StartError> {
     }
 }
 
-async fn reload(node: &Node) {
-    match node.reload_certificates().await {
-        Ok(Reloaded::Unchanged) => {
-            tracing::info!("reload: certificates unchanged; other settings take a restart")
+async fn reload(node: &Node, file: &ConfigFile, log: &LogFilter) {
+    let source = file.clone();
+    let report = match node.reload(move || source.load()).await {
+        Ok(report) => report,
+        Err(ReloadError::Config(errors)) => {
+            for error in &errors.errors {
+                tracing::error!(%error, "reload: a mistake in the configuration");
+            }
+            return tracing::error!(mistakes = errors.errors.len(), "reload refused; nothing has changed");
         }
-        Ok(Reloaded::Replaced) => {
-            tracing::info!("reload: new certificates in force; other settings take a restart")
-        }
-        Err(error) => tracing::error!(%error, "reload refused; the certificates in force stay"),
+        Err(error) => return tracing::error!(%error, "reload refused; nothing has changed"),
+    };
+    if report.applied.contains(&"log_level")
+        && let Err(error) = log.set(&node.config().log_level)
+    {
+        tracing::error!(error, "the log level could not be changed");
     }
+    report.tell();
 }
 
 /// Signals that ask the node to stop.

@@ -36,6 +36,7 @@ use crate::{
     telemetry::Metrics,
     token::{TokenRefusal, Verifier},
 };
+use arc_swap::ArcSwap;
 use evidence::Failure;
 use http::HeaderMap;
 use metrics::AuthMetrics;
@@ -60,29 +61,38 @@ pub type Withdrawn = Pin<Box<dyn Future<Output = Fault> + Send>>;
 pub struct Auth {
     verifier: Arc<Verifier>,
     revocations: Arc<Revocations>,
-    rules: AccessRules,
-    proxies: Vec<Network>,
+    policy: ArcSwap<Policy>,
     metrics: AuthMetrics,
 }
 
+/// What the configuration says of callers, replaced as a whole.
+#[derive(Debug, Default)]
+struct Policy {
+    rules: AccessRules,
+    proxies: Vec<Network>,
+}
+
 impl Auth {
-    /// Verifies tokens with `verifier`, and lets `rules` come before the table. `revocations` tells when to look at a
-    /// token again. What `proxies` say of where a request comes from is believed.
-    pub fn new(
-        verifier: Arc<Verifier>,
-        revocations: Arc<Revocations>,
-        rules: AccessRules,
-        proxies: Vec<Network>,
-        metrics: &Metrics,
-    ) -> Self {
-        for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.widens()) {
-            tracing::warn!(
-                rule = index + 1,
-                methods = %rule.methods,
-                "access: this rule lets in callers without any evidence"
-            );
+    /// Verifies tokens with `verifier`. `revocations` tells when to look at a token again. Only the built-in table holds,
+    /// and no proxy is believed, until [`Self::reconfigure`] says otherwise.
+    pub fn new(verifier: Arc<Verifier>, revocations: Arc<Revocations>, metrics: &Metrics) -> Self {
+        let policy = ArcSwap::default();
+        Self { verifier, revocations, policy, metrics: metrics.register(AuthMetrics::register) }
+    }
+
+    /// Lets `rules` come before the table, for calls that begin from now on, and believes what `proxies` say of where a
+    /// request comes from.
+    pub fn reconfigure(&self, rules: AccessRules, proxies: Vec<Network>) {
+        if self.policy.load().rules != rules {
+            for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.widens()) {
+                tracing::warn!(
+                    rule = index + 1,
+                    methods = %rule.methods,
+                    "access: this rule lets in callers without any evidence"
+                );
+            }
         }
-        Self { verifier, revocations, rules, proxies, metrics: metrics.register(AuthMetrics::register) }
+        self.policy.store(Arc::new(Policy { rules, proxies }));
     }
 
     /// The verifier of tokens.
@@ -112,7 +122,7 @@ impl Auth {
 
     /// Where a request over `connection` comes from.
     pub fn origin(&self, connection: &Connection, headers: &HeaderMap) -> IpAddr {
-        proxies::origin(connection.address, headers, &self.proxies)
+        proxies::origin(connection.address, headers, &self.policy.load().proxies)
     }
 
     /// Whether a token is shown whose signature would have to be verified.
@@ -155,7 +165,7 @@ impl Auth {
     /// [`Reason::Unauthenticated`](crate::error::Reason::Unauthenticated) without evidence, and
     /// [`Reason::Denied`](crate::error::Reason::Denied) with a sentence that names what is missing.
     pub fn authorize(&self, caller: &Caller, access: Access, path: &str, what: &str) -> Result<(), Fault> {
-        policy::authorize(&self.rules, caller, access, path, what).inspect_err(|_| {
+        policy::authorize(&self.policy.load().rules, caller, access, path, what).inspect_err(|_| {
             let evidence = match &caller.principal {
                 Principal::Anonymous => "none",
                 Principal::Certificate(_) => "certificate",
@@ -167,6 +177,6 @@ impl Auth {
 
     /// The same, where a refusal is an answer and not an event.
     pub fn allows(&self, caller: &Caller, access: Access, path: &str) -> bool {
-        policy::authorize(&self.rules, caller, access, path, path).is_ok()
+        policy::authorize(&self.policy.load().rules, caller, access, path, path).is_ok()
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `keys` | the one table of every key: type, default, how to choose it |
 //! | `table` | the macro that makes [`Config`], [`Key`]s and the reader of that table |
+//! | [`file`] | where a configuration comes from, to be read more than once |
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
@@ -25,6 +26,7 @@ pub mod audit;
 mod check;
 pub mod duration;
 pub mod error;
+pub mod file;
 mod keys;
 pub mod limit;
 pub mod name;
@@ -41,6 +43,7 @@ pub use self::{
     audit::AuditTarget,
     duration::{InvalidDuration, format_duration, parse_duration},
     error::{ConfigError, ConfigErrors, Origin, Problem},
+    file::ConfigFile,
     keys::Config,
     limit::{LimitRule, LimitRules, Network},
     name::{FileName, Labels, LogFormat},
@@ -64,6 +67,17 @@ pub struct Key {
     pub expected: &'static str,
     /// One paragraph: what it does and how to choose the value.
     pub doc: &'static str,
+    /// When a new value takes effect.
+    pub takes_effect: TakesEffect,
+}
+
+/// When a new value of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// Only when the node is started again.
+    AtStart,
+    /// When the running node reads its configuration anew (SIGHUP).
+    AtReload,
 }
 
 /// Every key, in the order in which the example files list them.

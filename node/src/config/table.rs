@@ -9,12 +9,13 @@ use super::{
 /// Makes, from one table, the struct [`Config`](super::Config), the list `KEYS`, and `Parsed`: the same
 /// fields, each present only if its value is valid.
 ///
-/// One entry is its documentation, then `name: Type = "default as YAML";`. `or path` after the default names
-/// the function that finds the value when none is given.
+/// One entry is its documentation, then `name: Type = "default as YAML", at start;`. `or path` after the default names
+/// the function that finds the value when none is given. The last words, `at start` or `at reload`, say when a value takes
+/// effect.
 macro_rules! settings {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident: $type:ty = $default:literal $(or $derive:path)?;
+        $name:ident: $type:ty = $default:literal $(or $derive:path)?, at $when:ident;
     )+) => {
         /// A valid configuration, every default filled in.
         #[derive(Clone, Debug)]
@@ -27,7 +28,22 @@ macro_rules! settings {
             default: $default,
             expected: <$type as $crate::config::setting::Setting>::EXPECTED,
             doc: concat!($($doc),+).trim_ascii_start(),
+            takes_effect: $crate::config::table::settings!(@when $when),
         } ),+];
+
+        impl Config {
+            /// The keys whose values differ from those in `other`, in the order of the table.
+            pub fn differences(&self, other: &Self) -> Vec<&'static $crate::config::Key> {
+                let same = [$( self.$name == other.$name ),+];
+                KEYS.iter().zip(same).filter(|(_, same)| !same).map(|(key, _)| key).collect()
+            }
+
+            /// Takes over what a running node can: the values of `other` of every key that takes effect at a reload.
+            pub fn take_over(&mut self, other: Self) {
+                let this = self;
+                $( $crate::config::table::settings!(@take $when this other $name); )+
+            }
+        }
 
         /// A configuration of which parts may be missing because they are wrong.
         #[derive(Debug, Default)]
@@ -49,6 +65,10 @@ macro_rules! settings {
             }
         }
     };
+    (@when start) => { $crate::config::TakesEffect::AtStart };
+    (@when reload) => { $crate::config::TakesEffect::AtReload };
+    (@take start $this:ident $other:ident $name:ident) => {};
+    (@take reload $this:ident $other:ident $name:ident) => { $this.$name = $other.$name };
     (@read $reader:ident $parsed:ident $name:ident $default:literal) => {
         $reader.setting(stringify!($name), $default)
     };

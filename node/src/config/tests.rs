@@ -122,6 +122,17 @@ fn the_example_files_load_and_list_every_key() {
                 .count();
             assert_eq!(mentions, 1, "{name}.yaml lists {} {mentions} times", key.name);
         }
+        // The marks say what the table says. A paragraph may explain several keys.
+        for paragraph in text.split("\n\n") {
+            let of_paragraph = |key: &&Key| {
+                let starts = format!("{}:", key.name);
+                paragraph.lines().any(|line| line.strip_prefix("# ").unwrap_or(line).starts_with(&starts))
+            };
+            for key in keys().iter().filter(of_paragraph) {
+                let marked = paragraph.contains("[reload]");
+                assert_eq!(marked, key.takes_effect == TakesEffect::AtReload, "{name}.yaml: {}", key.name);
+            }
+        }
         // What is commented out must be valid too, once somebody wants it.
         let is_key = |line: &str| keys().iter().any(|key| line.starts_with(&format!("{}:", key.name)));
         let uncommented: String = text
@@ -130,6 +141,24 @@ fn the_example_files_load_and_list_every_key() {
             .fold(String::new(), |text, line| text + line + "\n");
         yaml(&uncommented).unwrap();
     }
+}
+
+#[test]
+fn a_running_node_takes_over_what_the_table_says_and_keeps_the_rest() {
+    let before = yaml("node_id: n\nport: 1\nrate_limit_rpc_burst: 5\n").unwrap();
+    let after =
+        yaml("node_id: n\nport: 2\nrate_limit_rpc_burst: 6\naccess: [{methods: [x.*], allow: [admin]}]\n")
+            .unwrap();
+    let names = |config: &Config, other: &Config| -> Vec<&str> {
+        config.differences(other).iter().map(|key| key.name).collect()
+    };
+    assert_eq!(names(&before, &before.clone()), [""; 0]);
+    assert_eq!(names(&before, &after), ["port", "rate_limit_rpc_burst", "access"]);
+    let mut running = before.clone();
+    running.take_over(after.clone());
+    assert_eq!((running.port, running.rate_limit_rpc_burst), (1, 6));
+    assert_eq!(names(&running, &after), ["port"], "it still needs a restart");
+    assert_eq!(names(&running, &before), ["rate_limit_rpc_burst", "access"]);
 }
 
 #[test]

@@ -31,7 +31,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tonic::body::Body;
 
 /// Something that the gateway answers.
@@ -163,19 +169,24 @@ pub fn secure(headers: &mut HeaderMap) {
 pub struct Gateway {
     parts: Parts,
     metrics: Arc<Metrics>,
-    metrics_require_auth: bool,
+    metrics_require_auth: AtomicBool,
 }
 
 impl Gateway {
     /// A gateway to `parts`.
     pub fn new(parts: Parts, metrics: Arc<Metrics>, metrics_require_auth: bool) -> Self {
-        Self { parts, metrics, metrics_require_auth }
+        Self { parts, metrics, metrics_require_auth: metrics_require_auth.into() }
+    }
+
+    /// Sets whether metrics ask for evidence, from now on.
+    pub fn require_auth_for_metrics(&self, required: bool) {
+        self.metrics_require_auth.store(required, Ordering::Relaxed);
     }
 
     /// Who may use an endpoint.
     pub fn access(&self, endpoint: Endpoint) -> Access {
         match endpoint {
-            Endpoint::Metrics if !self.metrics_require_auth => Access::Public,
+            Endpoint::Metrics if !self.metrics_require_auth.load(Ordering::Relaxed) => Access::Public,
             Endpoint::Livez
             | Endpoint::Readyz
             | Endpoint::Health

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use p2p_core::{Moment, NodeId, Role, revocation::MAX_ENTRIES};
 use p2p_proto::v1::{NodeEviction, Revocation, RevocationSegment, RevocationSegments, revocation::What};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 /// Revocations that may wait for the batch before theirs to be on disk; more are refused.
 const WAITING_MAX: usize = 8 * MAX_ENTRIES;
@@ -69,6 +69,8 @@ pub(super) struct Batches {
     writing: bool,
     /// Something was enforced or dropped since the last save.
     dirty: bool,
+    /// What becomes of the last save.
+    saving: Option<oneshot::Receiver<Result<(), PersistError>>>,
     tidy_at: Option<Moment>,
     /// Connections closed since somebody last asked for a receipt.
     closed: usize,
@@ -260,10 +262,16 @@ impl Task {
         let coordinator = self.setup.identity.current().spiffe().role == Role::Coordinator;
         let chain = coordinator.then(|| self.chain());
         let changed = self.engine.tidy_revocations(now, unix_ms, chain.as_deref());
-        if changed || self.batches.dirty {
+        // What the disk refused is tried again, also if nothing has changed since.
+        let failed = match self.batches.saving.as_mut().map(oneshot::Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => false,
+            Some(Ok(saved)) => saved.is_err(),
+            Some(Err(TryRecvError::Closed)) => true,
+        };
+        if changed || self.batches.dirty || failed {
             self.setup.revoking.table.expire(unix_ms / 1000);
             self.batches.dirty = false;
-            drop(self.setup.revoking.keeper.save(self.everything()));
+            self.batches.saving = Some(self.setup.revoking.keeper.save(self.everything()));
         }
     }
 

@@ -10,6 +10,7 @@ use prometheus_client::{
 use std::{
     collections::HashMap,
     hash::Hash,
+    num::NonZeroU32,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -41,8 +42,10 @@ pub enum Weight {
 /// The calls under way.
 #[derive(Debug)]
 pub struct Calls {
-    all_max: usize,
-    client_max: usize,
+    all_max: AtomicUsize,
+    client_max: AtomicUsize,
+    /// The same for those who read metrics.
+    shown: [Gauge; 2],
     all: AtomicUsize,
     clients: [Mutex<HashMap<Key, usize>>; SHARDS],
     keys: KeyMaker,
@@ -51,8 +54,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// At most `all_max` calls, and `client_max` of one client.
-    pub(super) fn register(all_max: usize, client_max: usize, registry: &mut Registry) -> Arc<Self> {
+    /// None are let in until [`Self::limit_to`] says how many.
+    pub(super) fn register(registry: &mut Registry) -> Arc<Self> {
         let refused = Family::<Labels, Counter>::default();
         for limit in ["node", "client"] {
             drop(refused.get_or_create(&Labels { limit }));
@@ -63,28 +66,40 @@ impl Calls {
             "Calls and requests under way, but vital ones",
             under_way.clone(),
         );
-        for (name, help, value) in [
-            ("calls_limit", "Most calls and requests under way (calls_max)", all_max),
-            ("calls_per_client_limit", "Most of one client (calls_per_client_max)", client_max),
-        ] {
-            let limit = Gauge::<i64>::default();
-            limit.set(i64::try_from(value).unwrap_or(i64::MAX));
-            registry.register(name, help, limit);
-        }
+        let shown = [
+            ("calls_limit", "Most calls and requests under way (calls_max)"),
+            ("calls_per_client_limit", "Most of one client (calls_per_client_max)"),
+        ]
+        .map(|(name, help)| {
+            let limit = Gauge::default();
+            registry.register(name, help, limit.clone());
+            limit
+        });
         registry.register(
             "calls_refused",
             "Calls refused because as many as may be were under way, at the node or of the client",
             refused.clone(),
         );
         Arc::new(Self {
-            all_max,
-            client_max,
+            all_max: AtomicUsize::new(0),
+            client_max: AtomicUsize::new(0),
+            shown,
             all: AtomicUsize::new(0),
             clients: Default::default(),
             keys: KeyMaker::default(),
             refused,
             under_way,
         })
+    }
+
+    /// From now on at most `all_max` calls, and `client_max` of one client. Those under way go on.
+    pub(super) fn limit_to(&self, all_max: NonZeroU32, client_max: NonZeroU32) {
+        for (limit, value) in [(&self.all_max, all_max), (&self.client_max, client_max)] {
+            limit.store(value.get() as usize, Ordering::Relaxed);
+        }
+        for (gauge, value) in self.shown.iter().zip([all_max, client_max]) {
+            gauge.set(value.get().into());
+        }
     }
 
     /// Counts a call until the slot is dropped.
@@ -98,15 +113,15 @@ impl Calls {
             Weight::Forwarded => None,
             Weight::Client => Some(self.enter_client(self.keys.key(client))?),
         };
-        if self.all.fetch_add(1, Ordering::Relaxed) >= self.all_max {
+        let all_max = self.all_max.load(Ordering::Relaxed);
+        if self.all.fetch_add(1, Ordering::Relaxed) >= all_max {
             self.all.fetch_sub(1, Ordering::Relaxed);
             self.leave_client(client);
             return Err(self.refuse(
                 "node",
                 Reason::Overloaded,
                 format!(
-                    "this node has {} calls under way, all that it takes (calls_max); try another",
-                    self.all_max
+                    "this node has {all_max} calls under way, all that it takes (calls_max); try another"
                 ),
             ));
         }
@@ -117,9 +132,9 @@ impl Calls {
     fn enter_client(&self, key: Key) -> Result<Key, Fault> {
         let mut clients = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
         let count = clients.entry(key).or_default();
-        if *count >= self.client_max {
+        let max = self.client_max.load(Ordering::Relaxed);
+        if *count >= max {
             drop(clients);
-            let max = self.client_max;
             let mut fault = self.refuse(
                 "client",
                 Reason::TooManyCalls,
@@ -173,8 +188,15 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
-    fn calls(all: usize, client: usize) -> Arc<Calls> {
-        Calls::register(all, client, &mut Registry::default())
+    fn calls(all: u32, client: u32) -> Arc<Calls> {
+        let calls = Calls::register(&mut Registry::default());
+        limit(&calls, all, client);
+        calls
+    }
+
+    fn limit(calls: &Calls, all: u32, client: u32) {
+        let number = |number| NonZeroU32::new(number).expect("above zero");
+        calls.limit_to(number(all), number(client));
     }
 
     fn reason(refused: Result<Slot, Fault>) -> Reason {
@@ -194,6 +216,18 @@ mod tests {
         let _again = calls.enter(Weight::Client, "a").expect("room again");
         assert_eq!(calls.refused.get_or_create(&Labels { limit: "client" }).get(), 1);
         assert_eq!(calls.refused.get_or_create(&Labels { limit: "node" }).get(), 1);
+    }
+
+    #[test]
+    fn a_lower_limit_counts_from_the_next_call_on() {
+        let calls = calls(3, 2);
+        let _slots = [calls.enter(Weight::Client, "a"), calls.enter(Weight::Client, "a")].map(Result::unwrap);
+        limit(&calls, 3, 1);
+        assert_eq!(reason(calls.enter(Weight::Client, "a")), Reason::TooManyCalls);
+        assert!(calls.enter(Weight::Client, "b").is_ok());
+        limit(&calls, 2, 1);
+        assert_eq!(reason(calls.enter(Weight::Client, "b")), Reason::Overloaded);
+        assert_eq!(calls.shown.clone().map(|limit| limit.get()), [2, 1]);
     }
 
     #[test]

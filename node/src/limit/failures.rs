@@ -1,11 +1,12 @@
 //! How often an address may show evidence that does not hold.
 
 use super::{
-    budget::Budget,
+    budget::{Budget, Ledger},
     client_address,
-    keys::{KeyMaker, Keys, SharedKeys},
+    keys::Keys,
 };
 use crate::{error::Fault, telemetry::Metrics};
+use arc_swap::ArcSwapOption;
 use governor::clock::{Clock, Reference};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use std::{
@@ -13,7 +14,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,15 +24,15 @@ const ADDRESSES_MAX: usize = 65_536;
 
 /// Addresses that have shown too much that does not hold, and until when nothing more of them is looked at.
 pub struct Failures<C: Clock> {
-    per_minute: u32,
-    budget: Option<Budget<C>>,
-    keys: KeyMaker,
-    clock: C,
+    per_minute: AtomicU32,
+    budget: ArcSwapOption<Budget<C>>,
+    ledger: Ledger<C>,
     blocked: Mutex<HashMap<IpAddr, C::Instant>>,
     /// Their number, so that the usual case takes no lock.
     count: AtomicUsize,
     refused: Counter,
     gauge: Gauge,
+    limit: Gauge,
 }
 
 impl<C: Clock> std::fmt::Debug for Failures<C> {
@@ -41,9 +42,9 @@ impl<C: Clock> std::fmt::Debug for Failures<C> {
 }
 
 impl<C: Clock + Clone> Failures<C> {
-    pub(super) fn new(per_minute: u32, metrics: &Metrics, clock: C) -> Self {
-        let (refused, gauge, limit) = (Counter::default(), Gauge::default(), Gauge::<i64>::default());
-        limit.set(per_minute.into());
+    /// No limit until [`Self::limit_to`] sets one.
+    pub(super) fn new(metrics: &Metrics, clock: C) -> Self {
+        let (refused, gauge, limit) = (Counter::default(), Gauge::default(), Gauge::default());
         metrics.register(|registry| {
             registry.register(
                 "authentication_blocked",
@@ -58,19 +59,26 @@ impl<C: Clock + Clone> Failures<C> {
             registry.register(
                 "authentication_failures_limit",
                 "Failures a minute and address (authentication_failures_max)",
-                limit,
+                limit.clone(),
             );
         });
-        let store = SharedKeys(Arc::new(Keys::with_capacity(ADDRESSES_MAX)));
         Self {
-            per_minute,
-            budget: Budget::new(per_minute, per_minute, &store, &clock),
-            keys: KeyMaker::default(),
-            clock,
+            per_minute: AtomicU32::new(0),
+            budget: ArcSwapOption::empty(),
+            ledger: Ledger::new(Keys::with_capacity(ADDRESSES_MAX), clock),
             blocked: Mutex::default(),
             count: AtomicUsize::new(0),
             refused,
             gauge,
+            limit,
+        }
+    }
+
+    /// From now on `per_minute` failures of an address are looked at. Who is blocked stays so until its time is over.
+    pub(super) fn limit_to(&self, per_minute: u32) {
+        if self.per_minute.swap(per_minute, Ordering::Relaxed) != per_minute {
+            self.budget.store(Budget::new(per_minute, per_minute, &self.ledger).map(Arc::new));
+            self.limit.set(per_minute.into());
         }
     }
 
@@ -81,10 +89,10 @@ impl<C: Clock + Clone> Failures<C> {
 
     /// Notes that evidence from `address` did not hold.
     pub fn note(&self, address: IpAddr) {
-        let Some(budget) = &self.budget else { return };
+        let Some(budget) = &*self.budget.load() else { return };
         let address = client_address(address);
-        let Err(pause) = budget.take(&self.keys.key(address)) else { return };
-        let until = self.clock.now() + pause.into();
+        let Err(pause) = budget.take(address, &self.ledger) else { return };
+        let until = self.ledger.clock().now() + pause.into();
         let mut blocked = self.locked();
         if blocked.len() < ADDRESSES_MAX {
             blocked.insert(address, until);
@@ -102,8 +110,8 @@ impl<C: Clock + Clone> Failures<C> {
             None => Ok(()),
             Some(pause) => {
                 self.refused.inc();
-                let what =
-                    format!("{} failed authentications in a minute came from this address", self.per_minute);
+                let most = self.per_minute.load(Ordering::Relaxed);
+                let what = format!("{most} failed authentications in a minute came from this address");
                 Err(super::limited(&what, "authentication_failures_max", pause))
             }
         }
@@ -113,7 +121,7 @@ impl<C: Clock + Clone> Failures<C> {
         if !self.is_watchful() {
             return None;
         }
-        let (address, now) = (client_address(address), self.clock.now());
+        let (address, now) = (client_address(address), self.ledger.clock().now());
         let mut blocked = self.locked();
         let until = *blocked.get(&address)?;
         if until <= now {
@@ -126,10 +134,11 @@ impl<C: Clock + Clone> Failures<C> {
 
     /// Forgets addresses whose time is over.
     pub(super) fn forget_past(&self) {
-        if let Some(budget) = &self.budget {
-            budget.forget_full();
+        match &*self.budget.load() {
+            Some(budget) => budget.forget_full(),
+            None => self.ledger.clear(),
         }
-        let (mut blocked, now) = (self.locked(), self.clock.now());
+        let (mut blocked, now) = (self.locked(), self.ledger.clock().now());
         blocked.retain(|_, until| *until > now);
         self.counted(&blocked);
     }

@@ -88,15 +88,43 @@ impl Keys {
         self.count.dec_by(i64::try_from(gone).unwrap_or(i64::MAX));
         self.forgotten.inc_by(gone as u64);
     }
+
+    /// Forgets states below `least`.
+    fn retain(&self, least: Nanos) {
+        for shard in &self.shards {
+            let mut shard = locked(shard);
+            let before = shard.len();
+            shard.retain(|_, state| *state >= least);
+            self.count.dec_by(i64::try_from(before - shard.len()).unwrap_or(i64::MAX));
+            // Not at each pass, so that a busy shard does not grow anew after it.
+            if shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        self.retain(u64::MAX.into());
+    }
 }
 
 fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// [`Keys`] as a limiter of governor holds them; all budgets share one.
+/// [`Keys`] as a limiter of governor holds them; all budgets share one. A limiter counts time from the moment at which it
+/// was made, and budgets are made at several: what is kept counts from the first, which was `since` before this one.
 #[derive(Clone, Debug)]
-pub(super) struct SharedKeys(pub(super) Arc<Keys>);
+pub(super) struct SharedKeys {
+    keys: Arc<Keys>,
+    since: Nanos,
+}
+
+impl SharedKeys {
+    pub(super) fn new(keys: Arc<Keys>, since: Nanos) -> Self {
+        Self { keys, since }
+    }
+}
 
 impl StateStore for SharedKeys {
     type Key = Key;
@@ -105,18 +133,18 @@ impl StateStore for SharedKeys {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut shard = self.0.shard(key);
+        let mut shard = self.keys.shard(key);
         if let Some(state) = shard.get_mut(key) {
-            let (outcome, next) = measure(Some(*state))?;
-            *state = next;
+            let (outcome, next) = measure(Some(state.saturating_sub(self.since)))?;
+            *state = next + self.since;
             return Ok(outcome);
         }
         let (outcome, next) = measure(None)?;
-        if shard.len() >= self.0.shard_max {
-            self.0.make_room(&mut shard);
+        if shard.len() >= self.keys.shard_max {
+            self.keys.make_room(&mut shard);
         }
-        shard.insert(*key, next);
-        self.0.count.inc();
+        shard.insert(*key, next + self.since);
+        self.keys.count.inc();
         Ok(outcome)
     }
 }
@@ -124,20 +152,11 @@ impl StateStore for SharedKeys {
 impl ShrinkableKeyedStateStore<Key> for SharedKeys {
     /// A state that lies in the past is that of a full budget, as if the client had never come.
     fn retain_recent(&self, drop_below: Nanos) {
-        for shard in &self.0.shards {
-            let mut shard = locked(shard);
-            let before = shard.len();
-            shard.retain(|_, state| *state >= drop_below);
-            self.0.count.dec_by(i64::try_from(before - shard.len()).unwrap_or(i64::MAX));
-            // Not at each pass, so that a busy shard does not grow anew after it.
-            if shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
-            }
-        }
+        self.keys.retain(drop_below + self.since);
     }
 
     fn len(&self) -> usize {
-        self.0.shards.iter().map(|shard| locked(shard).len()).sum()
+        self.keys.shards.iter().map(|shard| locked(shard).len()).sum()
     }
 
     fn is_empty(&self) -> bool {

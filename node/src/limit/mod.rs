@@ -2,6 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `budgets` | the budgets of classes and rules, as the configuration sets them |
 //! | `budget` | a token bucket (GCRA, by `governor`) for each client |
 //! | `keys` | what is remembered of clients, and its bound |
 //! | `calls` | calls under way: of a client, and in all |
@@ -18,6 +19,7 @@
 //! `tower_governor` builds reads the processor's counter, whose calibration takes a quarter of a node's start.
 
 mod budget;
+mod budgets;
 mod calls;
 mod failures;
 mod keys;
@@ -28,15 +30,17 @@ pub use calls::{Calls, Slot, Weight};
 pub use failures::Failures;
 
 use crate::{
-    auth::{Caller, policy},
+    auth::Caller,
     config::{Config, LimitRule},
     error::{Fault, Reason},
     telemetry::Metrics,
 };
-use budget::Budget;
+use arc_swap::ArcSwap;
+use budget::{Budget, Ledger};
+use budgets::Budgets;
 use governor::clock::{Clock, MonotonicClock};
 use http::Request;
-use keys::{KeyMaker, Keys, SharedKeys};
+use keys::Keys;
 use p2p_core::{Principal, SpiffeId, Subject};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -147,39 +151,10 @@ const OVERRIDE: &str = "override";
 /// The same for a budget that several clients share.
 const SHARED: &str = "shared";
 
-/// What a key is made of: the budget's number, and whose it is.
-#[derive(Hash)]
-enum Owner<'a> {
-    Class(RateClass, &'a Client),
-    Rule(usize, &'a Client),
-    Shared(usize),
-}
-
-struct Rule<C: Clock> {
-    rule: LimitRule,
-    budget: Option<Budget<C>>,
-}
-
-impl<C: Clock> Rule<C> {
-    /// Whether it means a call of the method `path` by `caller`.
-    fn means(&self, path: &str, caller: &Caller) -> bool {
-        let method = self.rule.methods.as_ref().is_none_or(|methods| methods.matches(path));
-        let clients = &self.rule.clients;
-        // How far a token reaches is for the policy to say; here it only tells who calls.
-        method
-            && (clients.is_empty()
-                || clients.iter().any(|who| policy::admits(who, &caller.principal, true, caller.user())))
-    }
-}
-
 /// The limits of one node.
 pub struct Limits<C: Clock = MonotonicClock> {
-    enabled: bool,
-    classes: [Option<Budget<C>>; RateClass::ALL.len()],
-    /// With their numbers in the configuration.
-    own: Vec<(usize, Rule<C>)>,
-    shared: Vec<(usize, Rule<C>)>,
-    keys: KeyMaker,
+    budgets: ArcSwap<Budgets<C>>,
+    ledger: Ledger<C>,
     calls: Arc<Calls>,
     failures: Failures<C>,
     refused: Family<Labels, Counter>,
@@ -204,30 +179,28 @@ impl<C: Clock + Clone> Limits<C> {
         for class in RateClass::ALL.map(RateClass::word).into_iter().chain([OVERRIDE, SHARED]) {
             drop(refused.get_or_create(&Labels { class }));
         }
-        let store = metrics.register(|registry| {
+        let keys = metrics.register(|registry| {
             registry.register("rate_limited_requests", "Requests refused by a rate limit", refused.clone());
-            SharedKeys(Arc::new(Keys::register(registry)))
+            Keys::register(registry)
         });
-        let classes = RateClass::ALL.map(|class| {
-            let (per_minute, burst) = settings(config, class);
-            Budget::new(per_minute, burst, &store, &clock)
-        });
-        let rules = config.rate_limit_overrides.0.iter().enumerate().map(|(number, rule)| {
-            let budget = Budget::new(rule.requests, rule.burst.get(), &store, &clock);
-            (number, Rule { rule: rule.clone(), budget })
-        });
-        let (shared, own) = rules.partition(|(_, rule)| rule.rule.shared);
-        let (all, client) = (config.calls_max.get() as usize, config.calls_per_client_max.get() as usize);
-        Self {
-            enabled: config.rate_limit_enabled,
-            classes,
-            own,
-            shared,
-            keys: KeyMaker::default(),
-            calls: metrics.register(|registry| Calls::register(all, client, registry)),
-            failures: Failures::new(config.authentication_failures_max, metrics, clock),
+        let ledger = Ledger::new(keys, clock.clone());
+        let limits = Self {
+            budgets: ArcSwap::from_pointee(Budgets::default()),
+            ledger,
+            calls: metrics.register(Calls::register),
+            failures: Failures::new(metrics, clock),
             refused,
-        }
+        };
+        limits.reconfigure(config);
+        limits
+    }
+
+    /// Takes over the limits of `config`. A budget whose limit has not changed goes on as it is.
+    pub fn reconfigure(&self, config: &Config) {
+        let budgets = self.budgets.load().with(config, &self.ledger);
+        self.budgets.store(Arc::new(budgets));
+        self.calls.limit_to(config.calls_max, config.calls_per_client_max);
+        self.failures.limit_to(config.authentication_failures_max);
     }
 
     /// Calls under way.
@@ -270,9 +243,9 @@ impl<C: Clock + Clone> Limits<C> {
     ///
     /// [`Reason::RateLimited`].
     pub fn charge_target(&self, path: &str, caller: &Caller) -> Result<(), Fault> {
-        match self.own.is_empty() && self.shared.is_empty() {
-            true => Ok(()),
-            false => self.charge_client(None, path, caller, &Client::of(caller)),
+        match self.budgets.load().has_rules() {
+            false => Ok(()),
+            true => self.charge_client(None, path, caller, &Client::of(caller)),
         }
     }
 
@@ -283,41 +256,40 @@ impl<C: Clock + Clone> Limits<C> {
         caller: &Caller,
         client: &Client,
     ) -> Result<(), Fault> {
-        if !self.enabled || is_exempt(caller) {
+        let budgets = self.budgets.load();
+        if !budgets.enabled || is_exempt(caller) {
             return Ok(());
         }
-        match (self.own.iter().find(|(_, rule)| rule.means(path, caller)), class) {
-            (Some((number, rule)), _) => {
-                let owner = Owner::Rule(*number, client);
-                self.take(rule.budget.as_ref(), owner, OVERRIDE, || rule_message(&rule.rule))?;
+        match (budgets.own.iter().find(|rule| rule.means(path, caller)), class) {
+            (Some(rule), _) => {
+                self.take(rule.budget.as_deref(), Some(client), OVERRIDE, || rule_message(&rule.rule))?;
             }
             (None, Some(class)) => {
-                let class = match &self.classes[class as usize] {
+                let class = match budgets.class(class) {
                     Some(_) => class,
                     None => class.of_caller(caller),
                 };
-                let owner = Owner::Class(class, client);
-                self.take(self.classes[class as usize].as_ref(), owner, class.word(), || {
-                    class_message(class)
-                })?;
+                let budget = budgets.class(class).map(Arc::as_ref);
+                self.take(budget, Some(client), class.word(), || class_message(class))?;
             }
             (None, None) => {}
         }
-        for (number, rule) in self.shared.iter().filter(|(_, rule)| rule.means(path, caller)) {
-            self.take(rule.budget.as_ref(), Owner::Shared(*number), SHARED, || rule_message(&rule.rule))?;
+        for rule in budgets.shared.iter().filter(|rule| rule.means(path, caller)) {
+            self.take(rule.budget.as_deref(), None, SHARED, || rule_message(&rule.rule))?;
         }
         Ok(())
     }
 
+    /// Charges `client`, or all together.
     fn take(
         &self,
         budget: Option<&Budget<C>>,
-        owner: Owner<'_>,
+        client: Option<&Client>,
         class: &'static str,
         message: impl FnOnce() -> (String, String),
     ) -> Result<(), Fault> {
         let Some(budget) = budget else { return Ok(()) };
-        let Err(pause) = budget.take(&self.keys.key(owner)) else { return Ok(()) };
+        let Err(pause) = budget.take(client, &self.ledger) else { return Ok(()) };
         self.refused.get_or_create(&Labels { class }).inc();
         let (what, key) = message();
         Err(limited(&format!("{what} reached"), &key, pause))
@@ -325,11 +297,9 @@ impl<C: Clock + Clone> Limits<C> {
 
     /// Forgets clients whose budget is full again. Call it about once a minute.
     pub fn evict_idle(&self) {
-        let budgets = self.classes.iter().flatten();
-        let rules = self.own.iter().chain(&self.shared).filter_map(|(_, rule)| rule.budget.as_ref());
-        // They share what is remembered.
-        if let Some(any) = budgets.chain(rules).next() {
-            any.forget_full();
+        match self.budgets.load().any() {
+            Some(any) => any.forget_full(),
+            None => self.ledger.clear(),
         }
         self.failures.forget_past();
     }
@@ -356,15 +326,4 @@ fn class_message(class: RateClass) -> (String, String) {
 fn rule_message(rule: &LimitRule) -> (String, String) {
     let whose = if rule.shared { ", which its callers share," } else { "" };
     (format!("rate limit of {rule}{whose}"), "rate_limit_overrides".to_owned())
-}
-
-/// Requests a minute and burst of a class.
-fn settings(config: &Config, class: RateClass) -> (u32, u32) {
-    match class {
-        RateClass::Rpc => (config.rate_limit_rpc_requests, config.rate_limit_rpc_burst),
-        RateClass::Health => (config.rate_limit_health_requests, config.rate_limit_health_burst),
-        RateClass::Metrics => (config.rate_limit_metrics_requests, config.rate_limit_metrics_burst),
-        RateClass::Grpc => (config.rate_limit_grpc_requests, config.rate_limit_grpc_burst),
-        RateClass::Default => (config.rate_limit_default_requests, config.rate_limit_default_burst),
-    }
 }

@@ -20,6 +20,11 @@ impl Gate {
         Self { clock, limits, metrics }
     }
 
+    fn reload(&self, yaml: &str) {
+        let config = Config::from_yaml(&format!("node_id: a\n{yaml}"), "test").expect("valid");
+        self.limits.reconfigure(&config);
+    }
+
     fn ask(&self, class: RateClass, path: &str, caller: &Caller) -> Result<(), Fault> {
         self.limits.charge_caller(class, path, caller)
     }
@@ -163,18 +168,16 @@ fn clients_are_forgotten_once_their_budget_is_full_and_not_before() {
 
 #[test]
 fn between_passes_the_number_of_clients_is_bounded_and_who_is_limited_stays_so() {
-    let (clock, store) = (FakeRelativeClock::default(), SharedKeys(Arc::new(Keys::with_capacity(64 * 64))));
-    let budget = Budget::new(100, 20, &store, &clock).expect("a limit");
-    let maker = KeyMaker::default();
-    let flood = maker.key("flood");
-    while budget.take(&flood).is_ok() {}
+    let clock = FakeRelativeClock::default();
+    let ledger = Ledger::new(Keys::with_capacity(64 * 64), clock.clone());
+    let budget = Budget::new(100, 20, &ledger).expect("a limit");
+    while budget.take("flood", &ledger).is_ok() {}
     for number in 0..100_000 {
         clock.advance(Duration::from_nanos(1));
-        budget.take(&maker.key(number)).expect("its first");
+        budget.take(number, &ledger).expect("its first");
     }
-    use governor::state::keyed::ShrinkableKeyedStateStore as _;
-    assert!(store.len() <= 64 * 64, "{} keys", store.len());
-    assert!(budget.take(&flood).is_err(), "a flood of others does not buy it a new budget");
+    assert!(ledger.len() <= 64 * 64, "{} keys", ledger.len());
+    assert!(budget.take("flood", &ledger).is_err(), "a flood of others does not buy it a new budget");
 }
 
 #[test]
@@ -196,6 +199,65 @@ fn an_address_that_fails_too_often_is_not_looked_at_for_a_while() {
     assert_eq!(gate.sample("p2p_authentication_blocked_total"), Some(1.0));
 }
 
+#[test]
+fn a_reload_changes_what_has_changed_and_leaves_what_clients_have_used_of_the_rest() {
+    let rules = |stock: u32, shared: u32| {
+        format!(
+            "rate_limit_overrides:\n\
+             - {{methods: [demo.Stock/*], requests: 60, burst: {stock}}}\n\
+             - {{methods: [demo.Greeter/*], requests: 60, burst: {shared}, shared: true}}\n"
+        )
+    };
+    let gate = Gate::new(&rules(3, 5));
+    let (a, b, stock) = (subject("a"), subject("b"), "demo.Stock/Get");
+    assert_eq!(gate.pass(RateClass::Rpc, "", &a, 50), 20);
+    assert_eq!(gate.pass(RateClass::Grpc, stock, &a, 9), 3);
+    assert_eq!(gate.pass(RateClass::Grpc, GREET, &a, 9), 5);
+    gate.clock.advance(Duration::from_millis(100));
+
+    gate.reload(&(rules(3, 8) + "rate_limit_default_burst: 31\n"));
+    assert_eq!(gate.pass(RateClass::Rpc, "", &a, 50), 0, "the class is as it was");
+    assert_eq!(gate.pass(RateClass::Grpc, stock, &a, 9), 0, "the rule, too");
+    assert_eq!(gate.pass(RateClass::Grpc, GREET, &b, 20), 8, "another limit begins anew");
+    assert_eq!(gate.pass(RateClass::Default, "", &a, 50), 31);
+    // Budgets of several ages are filled and forgotten by one clock.
+    gate.clock.advance(Duration::from_millis(950));
+    assert_eq!(gate.pass(RateClass::Grpc, GREET, &a, 9), 0, "what is shared fills from its own start");
+    gate.clock.advance(Duration::from_millis(50));
+    assert_eq!(gate.pass(RateClass::Grpc, GREET, &a, 9), 1);
+    assert_eq!(gate.pass(RateClass::Grpc, stock, &a, 9), 1);
+    gate.clock.advance(Duration::from_secs(600));
+    gate.limits.evict_idle();
+    assert_eq!(gate.sample("p2p_rate_limit_keys"), Some(0.0));
+
+    assert_eq!(gate.pass(RateClass::Rpc, "", &a, 20), 20);
+    gate.limits.evict_idle();
+    assert_eq!(gate.pass(RateClass::Rpc, "", &a, 20), 0, "who has used all is not forgotten");
+    gate.reload("rate_limit_enabled: false\n");
+    assert_eq!(gate.pass(RateClass::Rpc, "", &a, 500), 500);
+    gate.reload("");
+    assert_eq!(gate.pass(RateClass::Rpc, "", &a, 500), 0, "off and on again is no way to a new budget");
+}
+
+#[test]
+fn a_reload_changes_how_many_failures_are_looked_at() {
+    let gate = Gate::new("authentication_failures_max: 60\n");
+    let (failures, bad) = (gate.limits.failures(), [192, 0, 2, 66].into());
+    gate.reload("authentication_failures_max: 2\n");
+    for _ in 0..3 {
+        failures.note(bad);
+    }
+    let fault = failures.check(bad).expect_err("refused");
+    assert!(fault.message.starts_with("2 failed"), "{fault}");
+    assert_eq!(gate.sample("p2p_authentication_failures_limit"), Some(2.0));
+    gate.reload("authentication_failures_max: 0\n");
+    gate.clock.advance(Duration::from_secs(60));
+    for _ in 0..500 {
+        failures.note(bad);
+    }
+    assert!(failures.check(bad).is_ok(), "no limit");
+}
+
 /// Prints what a million clients take. Numbers of debug builds say little of the time.
 #[test]
 #[ignore = "a measurement: cargo test --release -p p2p-node --lib -- --ignored --nocapture a_million"]
@@ -205,13 +267,12 @@ fn a_million_clients_take_less_than_100_mb_and_a_pass_less_than_20_ms() {
         let pages = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
         pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).map_or(0, |pages: usize| pages * 4096)
     };
-    let (clock, store) =
-        (FakeRelativeClock::default(), SharedKeys(Arc::new(Keys::with_capacity(KEYS_MAX * 2))));
-    let budget = Budget::new(100, 20, &store, &clock).expect("a limit");
-    let maker = KeyMaker::default();
+    let clock = FakeRelativeClock::default();
+    let ledger = Ledger::new(Keys::with_capacity(KEYS_MAX * 2), clock.clone());
+    let budget = Budget::new(100, 20, &ledger).expect("a limit");
     let (before, started) = (resident(), Instant::now());
     for number in 0..1_000_000 {
-        budget.take(&maker.key(number)).expect("its first");
+        budget.take(number, &ledger).expect("its first");
     }
     let (grown, filled) = (resident() - before, started.elapsed());
     let pass = Instant::now();

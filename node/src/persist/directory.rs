@@ -1,6 +1,6 @@
 //! The state directory: created for us alone, locked against a second process, written durably.
 
-use super::PersistError;
+use super::{PersistError, disk};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
@@ -80,14 +80,18 @@ impl StateDirectory {
         temporary.push(".tmp");
         let temporary = self.path().join(temporary);
         write_new(&temporary, bytes)
-            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| disk::rename(&temporary, &path))
             .and_then(|()| self.sync())
-            .map_err(|source| PersistError::Write { path, source })
+            .map_err(|source| {
+                // What is left of it takes space on a disk that may be full; the next save removes it, too.
+                fs::remove_file(&temporary).ok();
+                PersistError::Write { path, source }
+            })
     }
 
     /// Makes renames durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        File::open(self.path())?.sync_all()
+        disk::sync_directory(self.path())
     }
 }
 
@@ -97,9 +101,9 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let mut file = disk::create_new(path)?;
+    disk::write(&mut file, bytes)?;
+    disk::sync(&file)
 }
 
 fn read_pid(lock: &File) -> Option<u32> {

@@ -1,6 +1,6 @@
 //! One versioned JSON file.
 
-use super::{PersistError, StateDirectory};
+use super::{PersistError, StateDirectory, disk};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{
@@ -137,7 +137,7 @@ pub(super) fn move_aside(
             break;
         }
     }
-    fs::rename(&path, &moved_to)
+    disk::rename(&path, &moved_to)
         .and_then(|()| directory.sync())
         .map_err(|source| PersistError::MoveAside { path: path.clone(), source })?;
     tracing::error!(

@@ -7,12 +7,11 @@
 //! What a crash tore off the end was never acknowledged and is cut away. A record that does not match its checksum while
 //! others follow it is damage: the file is moved aside, and what stands before the damage is still returned.
 
-use super::{PersistError, StateDirectory, file::move_aside};
+use super::{PersistError, StateDirectory, disk, file::move_aside};
 use aws_lc_rs::digest::{Context, SHA256};
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -38,7 +37,10 @@ pub struct Journal {
     directory: StateDirectory,
     path: PathBuf,
     file: File,
+    /// Bytes of the file that count.
     len: u64,
+    /// Whether more than these may stand in the file, or its head is missing.
+    torn: bool,
 }
 
 impl Journal {
@@ -78,19 +80,10 @@ impl Journal {
                 }
             }
         }
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut journal = Self {
-            directory: directory.clone(),
-            file: file.map_err(failed)?,
-            path: path.clone(),
-            len: good as u64,
-        };
-        if good == 0 {
-            journal.clear()?;
-        } else {
-            journal.cut().map_err(failed)?;
-        }
+        let file = disk::open_or_create(&path).map_err(failed)?;
+        let directory = directory.clone();
+        let mut journal = Self { directory, file, path: path.clone(), len: good as u64, torn: true };
+        journal.mend().map_err(failed)?;
         Ok((journal, replay))
     }
 
@@ -110,38 +103,34 @@ impl Journal {
             bytes.extend_from_slice(&checksum(&length, record));
             bytes.extend_from_slice(record);
         }
-        let len = self.len + bytes.len() as u64;
+        let len = self.len.max(MAGIC.len() as u64) + bytes.len() as u64;
         if len > MAX_JOURNAL_LEN {
             return Err(self.too_large(len, MAX_JOURNAL_LEN));
         }
-        match self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
-            Ok(()) => {
-                self.len = len;
-                Ok(())
+        // What was half written before must not stand before what comes now.
+        let kept = self.mend().and_then(|()| {
+            self.torn = true;
+            disk::write(&mut self.file, &bytes)?;
+            disk::sync_data(&self.file)
+        });
+        if let Err(source) = kept {
+            if let Err(error) = self.mend() {
+                tracing::error!(file = %self.path.display(), %error, "a torn record could not be cut off yet");
             }
-            Err(source) => {
-                // What was half written must not stand before what comes next.
-                if let Err(error) = self.cut() {
-                    tracing::error!(file = %self.path.display(), %error, "a torn record could not be cut off");
-                }
-                Err(PersistError::Write { path: self.path.clone(), source })
-            }
+            return Err(PersistError::Write { path: self.path.clone(), source });
         }
+        (self.len, self.torn) = (len, false);
+        Ok(())
     }
 
     /// Empties the journal: what it held is kept elsewhere.
     ///
     /// # Errors
     ///
-    /// [`PersistError::Write`] when the disk refuses.
+    /// [`PersistError::Write`] when the disk refuses. What it held may be found again at the next start, then.
     pub fn clear(&mut self) -> Result<(), PersistError> {
-        let failed = |source| PersistError::Write { path: self.path.clone(), source };
-        self.file.set_len(0).map_err(failed)?;
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        self.file.write_all(MAGIC).and_then(|()| self.file.sync_all()).map_err(failed)?;
-        self.directory.sync().map_err(failed)?;
-        self.len = MAGIC.len() as u64;
-        Ok(())
+        (self.len, self.torn) = (0, true);
+        self.mend().map_err(|source| PersistError::Write { path: self.path.clone(), source })
     }
 
     /// Bytes in the file.
@@ -154,10 +143,23 @@ impl Journal {
         self.len <= MAGIC.len() as u64
     }
 
-    fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(self.len)?;
-        self.file.seek(SeekFrom::Start(self.len))?;
-        self.file.sync_all()
+    /// Has the file hold what counts and nothing else. Until that has been possible nothing is appended: it would stand
+    /// behind what is torn, and be taken for damage.
+    fn mend(&mut self) -> io::Result<()> {
+        if !self.torn {
+            return Ok(());
+        }
+        disk::cut(&mut self.file, self.len)?;
+        if self.len == 0 {
+            disk::write(&mut self.file, MAGIC)?;
+        }
+        disk::sync(&self.file)?;
+        if self.len == 0 {
+            self.directory.sync()?;
+            self.len = MAGIC.len() as u64;
+        }
+        self.torn = false;
+        Ok(())
     }
 
     fn too_large(&self, len: u64, limit: u64) -> PersistError {
@@ -204,6 +206,7 @@ fn parse(bytes: &[u8]) -> (Vec<Vec<u8>>, usize, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persist::disk::faults;
     use proptest::prelude::*;
 
     struct Home {
@@ -285,6 +288,66 @@ mod tests {
         assert_eq!(std::fs::read(moved).expect("there"), bytes);
         assert!(home.open().0.is_empty(), "a new one was begun");
         assert!(home.replays(b"something else entirely").moved_to.is_some());
+    }
+
+    /// What becomes of operations on a journal of which some fail: what must be found afterwards, and what may be.
+    #[derive(Default)]
+    struct Expected {
+        must: Vec<Vec<u8>>,
+        may: Vec<Vec<u8>>,
+    }
+
+    impl Expected {
+        fn append(&mut self, journal: &mut Journal, records: &[&str]) {
+            let bytes: Vec<Vec<u8>> = records.iter().map(|record| record.as_bytes().to_vec()).collect();
+            if journal.append(bytes.iter().map(Vec::as_slice)).is_ok() {
+                self.must.extend(bytes.iter().cloned());
+            }
+            self.may.extend(bytes);
+        }
+
+        fn clear(&mut self, journal: &mut Journal) {
+            if journal.clear().is_ok() {
+                self.may.clear();
+            }
+            self.must.clear();
+        }
+    }
+
+    #[test]
+    fn whatever_step_fails_what_was_acknowledged_is_found_and_nothing_is_taken_for_damage() {
+        for fault in faults::Fault::ALL {
+            for passing in 0.. {
+                let (home, mut expected) = (home(), Expected::default());
+                let work = || {
+                    let Ok((mut journal, _)) = Journal::open(&home.directory, Path::new("j")) else { return };
+                    expected.append(&mut journal, &["one"]);
+                    expected.append(&mut journal, &["two", "three"]);
+                    expected.clear(&mut journal);
+                    expected.append(&mut journal, &["four"]);
+                    expected.append(&mut journal, &["five", "six"]);
+                    expected.append(&mut journal, &["seven"]);
+                };
+                let ((), met) = faults::with(passing, fault, work);
+                let (mut journal, replay) = home.open();
+                let Expected { must, may } = expected;
+                let told = format!("{fault:?} at step {passing}: {:?}", replay.records);
+                assert_eq!(replay.moved_to, None, "{told}");
+                let mut found = replay.records.iter();
+                assert!(
+                    must.iter().all(|record| found.any(|found| found == record)),
+                    "{told} lacks of {must:?}"
+                );
+                assert!(replay.records.iter().all(|record| may.contains(record)), "{told}");
+                journal.append([b"next".as_slice()]).expect("the disk is well again");
+                assert_eq!(home.open().1.records.len(), replay.records.len() + 1, "{told}");
+                if !met {
+                    assert_eq!(must.len(), 4, "all steps passed");
+                    assert!(passing > 15, "{passing} steps are too few");
+                    break;
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    disk::faults::{self, Fault},
+    *,
+};
 use p2p_core::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -146,6 +149,63 @@ fn a_temporary_path_that_leads_elsewhere_is_not_followed() {
     symlink(&elsewhere, fixture.path(".state.json.tmp")).unwrap();
     fixture.load().0.save(&tokens(&["a"])).unwrap();
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "theirs");
+}
+
+#[test]
+fn whatever_step_of_a_save_fails_the_next_start_reads_the_old_state_or_the_new() {
+    for fault in Fault::ALL {
+        for passing in 0.. {
+            let fixture = Fixture::new();
+            fixture.load().0.save(&tokens(&["old"])).unwrap();
+            let (saved, met) = faults::with(passing, fault, || fixture.load().0.save(&tokens(&["new"])));
+            let fixture = fixture.restart();
+            let (file, loaded) = fixture.load();
+            let found = loaded.ok().unwrap_or_else(|| panic!("{fault:?} at step {passing}: neither"));
+            match (saved.is_ok(), found.tokens[0].as_str()) {
+                (true, "new") | (false, "old" | "new") => {}
+                other => panic!("{fault:?} at step {passing}: {other:?}"),
+            }
+            file.save(&tokens(&["newer"])).unwrap();
+            assert_eq!(fixture.load().1.ok(), Some(tokens(&["newer"])));
+            if !met {
+                assert!(saved.is_ok() && passing >= 5, "{passing} steps");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_step_of_a_start_fails_no_epoch_is_given_twice() {
+    for fault in Fault::ALL {
+        for passing in 0.. {
+            let fixture = Fixture::new();
+            let first = fixture.start("n", 1_000).unwrap().epoch();
+            let (second, met) =
+                faults::with(passing, fault, || fixture.start("n", 1_000).map(|started| started.epoch()));
+            let fixture = fixture.restart();
+            let third = fixture.start("n", 1_000).unwrap().epoch();
+            let second = second.unwrap_or(first);
+            assert!(
+                first <= second && second < third,
+                "{fault:?} at step {passing}: {first:?} {second:?} {third:?}"
+            );
+            if !met {
+                assert!(first < second);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_that_cannot_be_moved_aside_stops_the_start_and_is_still_there() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path(NAME), "{").unwrap();
+    let (loaded, met) =
+        faults::with(0, Fault::Once, || StateFile::<Tokens>::load(&fixture.directory, NAME).map(drop));
+    assert!(met && matches!(loaded, Err(PersistError::MoveAside { .. })), "{loaded:?}");
+    assert_eq!(fixture.text(), "{");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Orders that may wait for the disk. Beyond it what others have signed is not kept until the next save; what is signed
 /// here waits for its answer and is never that many.
@@ -61,6 +61,19 @@ enum Order {
 #[derive(Clone, Debug)]
 pub struct Keeper {
     orders: mpsc::SyncSender<Order>,
+    end: KeeperEnd,
+}
+
+/// Tells when that thread has ended.
+#[derive(Clone, Debug)]
+pub struct KeeperEnd(watch::Receiver<()>);
+
+impl KeeperEnd {
+    /// Waits for its end: with the last [`Keeper`], or by a defect.
+    pub async fn ended(&mut self) {
+        // Nothing is ever sent.
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 impl Keeper {
@@ -70,6 +83,25 @@ impl Keeper {
     ///
     /// When files that may be whole cannot be read, or the disk cannot be written.
     pub fn open(directory: &StateDirectory, name: &FileName) -> Result<(Self, Kept), PersistError> {
+        let (files, kept) = Self::files(directory, name)?;
+        let (orders, queue) = mpsc::sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("revocations".to_owned());
+        let path = directory.path().join(name);
+        let (alive, end) = watch::channel(());
+        let work = move || {
+            files.work(&queue);
+            drop(alive);
+        };
+        thread.spawn(work).map_err(|source| PersistError::Write { path, source })?;
+        Ok((Self { orders, end: KeeperEnd(end) }, kept))
+    }
+
+    /// Tells when the thread has ended.
+    pub fn end(&self) -> KeeperEnd {
+        self.end.clone()
+    }
+
+    fn files(directory: &StateDirectory, name: &FileName) -> Result<(Files, Kept), PersistError> {
         let (file, loaded) = StateFile::<Blacklist>::load(directory, name.as_str())?;
         let damaged = matches!(loaded, Loaded::Corrupt { .. });
         let blacklist = loaded.ok().unwrap_or_default();
@@ -95,11 +127,7 @@ impl Keeper {
             let segments = kept.segments.iter().cloned().map(Arc::new).collect();
             files.save(&Everything { segments, incomplete: true, ..Everything::default() })?;
         }
-        let (orders, queue) = mpsc::sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("revocations".to_owned());
-        let work = move || files.work(&queue);
-        thread.spawn(work).map_err(|source| PersistError::Write { path: journal_name, source })?;
-        Ok((Self { orders }, kept))
+        Ok((files, kept))
     }
 
     /// Keeps segments; the answer comes once they are on disk.
@@ -177,6 +205,7 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persist::disk::faults::{self, Fault};
 
     fn segment(text: &str) -> Arc<RevocationSegment> {
         Arc::new(RevocationSegment { body: text.as_bytes().to_vec().into(), ..RevocationSegment::default() })
@@ -207,6 +236,43 @@ mod tests {
             .expect("saved");
         keeper.keep(vec![segment("d")]).await.expect("answered").expect("kept");
         assert_eq!(bodies(&open(&directory).1), [b"abc".as_slice(), b"d"]);
+    }
+
+    #[test]
+    fn whatever_step_fails_no_acknowledged_revocation_is_lost() {
+        for fault in Fault::ALL {
+            for passing in 0.. {
+                let temporary = tempfile::tempdir().expect("a directory");
+                let directory = StateDirectory::open(temporary.path()).expect("opens");
+                let mut files = Keeper::files(&directory, &"jwt_blacklist.json".parse().expect("a name"))
+                    .expect("opens")
+                    .0;
+                let (mut all, mut acknowledged) = (Vec::new(), Vec::new());
+                let ((), met) = faults::with(passing, fault, || {
+                    for name in ["a", "b", "save", "c", "save", "d", "e"] {
+                        if name == "save" {
+                            let segments = all.clone();
+                            files.save(&Everything { segments, ..Everything::default() }).ok();
+                            continue;
+                        }
+                        all.push(segment(name));
+                        if files.append(&[segment(name)]).is_ok() {
+                            acknowledged.push(name.as_bytes());
+                        }
+                    }
+                });
+                drop(files);
+                let (_, kept) = open(&directory);
+                let told = format!("{fault:?} at step {passing}");
+                assert!(!kept.incomplete, "{told}");
+                let lost: Vec<_> = acknowledged.iter().filter(|name| !bodies(&kept).contains(name)).collect();
+                assert!(lost.is_empty(), "{told}: {lost:?}");
+                if !met {
+                    assert!(acknowledged.len() == 5 && passing > 20, "{passing} steps");
+                    break;
+                }
+            }
+        }
     }
 
     #[tokio::test]

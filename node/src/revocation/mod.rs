@@ -19,6 +19,6 @@ pub mod keeper;
 pub mod live;
 pub mod table;
 
-pub use keeper::{Everything, Keeper, Kept};
+pub use keeper::{Everything, Keeper, KeeperEnd, Kept};
 pub use live::{Live, LiveConnection, UsedToken};
 pub use table::{Listed, Revocations};

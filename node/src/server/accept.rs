@@ -113,7 +113,7 @@ pub(super) async fn serve(
             let connection = Connection::new(peer.ip(), principal.clone());
             // Without TLS there is no ALPN; the first bytes tell HTTP/2 from HTTP/1.1.
             let mut first = [0; 3];
-            let wait = tokio::time::timeout(server.limits.preface, tcp.peek(&mut first));
+            let wait = tokio::time::timeout(server.admission.limits().preface, tcp.peek(&mut first));
             let read = tokio::select! {
                 read = wait => read.map_err(|_elapsed| Refusal::Timeout)??,
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
@@ -128,7 +128,7 @@ pub(super) async fn serve(
                 return Err(Refusal::Blocked);
             }
             let acceptor = TlsAcceptor::from(identity.current().server_config());
-            let handshake = tokio::time::timeout(server.limits.handshake, async {
+            let handshake = tokio::time::timeout(server.admission.limits().handshake, async {
                 expect_tls(&mut tcp).await?;
                 match acceptor.accept(tcp).into_fallible().await {
                     Ok(tls) => Ok(tls),
@@ -179,7 +179,7 @@ pub(super) async fn serve_local(
         Security::Plain(principal) => Connection::new(local::ADDRESS, principal.clone()),
         Security::Tls(identity) => local::connection_of(&stream, identity)?,
     };
-    let ahead = tokio::time::timeout(server.limits.preface, Reread::ahead(stream, 3));
+    let ahead = tokio::time::timeout(server.admission.limits().preface, Reread::ahead(stream, 3));
     let stream = tokio::select! {
         read = ahead => read.map_err(|_elapsed| Refusal::Timeout)??,
         () = shutdown.reached(Phase::Draining) => return Ok(()),
@@ -330,7 +330,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let speaker = ticket.clone();
-    let stream = PrefaceDeadline::new(stream, server.limits.preface, move || speaker.speaks());
+    let stream = PrefaceDeadline::new(stream, server.admission.limits().preface, move || speaker.speaks());
     let (missed, spoken) = (stream.missed(), stream.spoken());
     let stream = TokioIo::new(stream);
     let (stream_window, connection_window, keep_alive) = match connection.peer() {
@@ -340,7 +340,7 @@ where
     let expiry = Expiry::of(&connection, server.view.clone());
     // Nodes keep their connections as they see fit.
     let of_node = connection.peer().is_some();
-    let idle = Some(server.limits.idle).filter(|idle| !idle.is_zero() && !of_node);
+    let idle = Some(server.admission.limits().idle).filter(|idle| !idle.is_zero() && !of_node);
     let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
     let activity = ticket.activity();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -357,7 +357,7 @@ where
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(server.limits.streams)
+            .max_concurrent_streams(server.admission.limits().streams)
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_header_list_size(HEADERS_MAX)
             .initial_stream_window_size(stream_window)
@@ -369,7 +369,7 @@ where
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(server.limits.preface)
+            .header_read_timeout(server.admission.limits().preface)
             .max_buf_size(HEADERS_MAX as usize);
         let serving = pin!(builder.serve_connection(stream, service));
         ends.serve(serving, |serving| serving.graceful_shutdown()).await

@@ -7,6 +7,7 @@
 
 use super::{ServerLimits, metrics::ConnectionMetrics};
 use crate::limit::client_address;
+use arc_swap::ArcSwap;
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -127,7 +128,7 @@ impl Table {
 /// The open connections of a node.
 #[derive(Debug)]
 pub(super) struct Admission {
-    limits: ServerLimits,
+    limits: ArcSwap<ServerLimits>,
     table: Mutex<Table>,
     metrics: ConnectionMetrics,
 }
@@ -138,14 +139,27 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Admission {
     pub(super) fn new(limits: ServerLimits, metrics: ConnectionMetrics) -> Arc<Self> {
-        Arc::new(Self { limits, table: Mutex::default(), metrics })
+        metrics.show_limits(&limits);
+        Arc::new(Self { limits: ArcSwap::from_pointee(limits), table: Mutex::default(), metrics })
+    }
+
+    /// The limits of connections that are opened now.
+    pub(super) fn limits(&self) -> Arc<ServerLimits> {
+        self.limits.load_full()
+    }
+
+    /// Sets the limits of connections that are opened from now on. Where more are open, the next one makes the one that is
+    /// worth least go, as ever.
+    pub(super) fn limit_to(&self, limits: ServerLimits) {
+        self.metrics.show_limits(&limits);
+        self.limits.store(Arc::new(limits));
     }
 
     /// Admits a connection from `address`, which is `exempt` from the limit of one address if many clients stand behind
     /// it; or says which limit is reached.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr, exempt: bool) -> Result<Ticket, &'static str> {
         let (now, address) = (Instant::now(), client_address(address));
-        let limits = &self.limits;
+        let limits = self.limits.load();
         let mut table = locked(&self.table);
         let of_address = table.by_address.get(&address).copied().unwrap_or_default();
         if !exempt && of_address >= limits.per_address {
@@ -382,6 +396,18 @@ mod tests {
         tokio::time::advance(FAIR_IDLE).await;
         let _fourth = admission.admit(A, false).expect("an idle one of the same address makes room");
         assert!(is_ended(&second) && !is_ended(&first) && !is_ended(&third));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lower_limits_hold_for_connections_that_are_opened_from_then_on() {
+        let admission = admission(4, 100, 100);
+        let tickets: Vec<Ticket> = (0..4).map(|_| admission.admit(A, false).expect("room")).collect();
+        tickets.iter().for_each(Ticket::speaks);
+        tokio::time::advance(FAIR_IDLE).await;
+        admission.limit_to(ServerLimits { connections: 2, ..ServerLimits::clone(&admission.limits()) });
+        assert!(!tickets.iter().any(is_ended), "who is here stays");
+        let _next = admission.admit(B, false).expect("an idle one makes room");
+        assert_eq!(tickets.iter().filter(|ticket| is_ended(ticket)).count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

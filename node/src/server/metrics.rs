@@ -37,10 +37,11 @@ pub(super) struct ConnectionMetrics {
     pub(super) opening: Gauge,
     ended: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
+    limits: [Gauge; 4],
 }
 
 impl ConnectionMetrics {
-    pub(super) fn register(limits: &ServerLimits, registry: &mut Registry) -> Self {
+    pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         for reason in REASONS {
             drop(metrics.refused.get_or_create(&Labels { reason }));
@@ -59,36 +60,35 @@ impl ConnectionMetrics {
             "Connections ended that their clients would have kept: idle for long, to make room, or for calls taken back",
             metrics.ended.clone(),
         );
-        let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX);
-        for (name, help, value) in [
-            ("connections_limit", "Most open connections (connections_max)", limits.connections),
-            (
-                "connections_per_address_limit",
-                "The same of one address (connections_per_address_max)",
-                limits.per_address,
-            ),
+        let limits = [
+            ("connections_limit", "Most open connections (connections_max)"),
+            ("connections_per_address_limit", "The same of one address (connections_per_address_max)"),
             (
                 "connections_opening_limit",
                 "The same of those that have not got as far as HTTP (handshakes_max)",
-                limits.opening,
             ),
-            (
-                "connection_streams_limit",
-                "Most calls of one connection (streams_per_connection_max)",
-                streams,
-            ),
-            ("request_headers_limit_bytes", "Largest head of a request", HEADERS_MAX as usize),
-        ] {
-            let limit = Gauge::<i64>::default();
-            limit.set(i64::try_from(value).unwrap_or(i64::MAX));
-            registry.register(name, help, limit);
+            ("connection_streams_limit", "Most calls of one connection (streams_per_connection_max)"),
+        ];
+        for (gauge, (name, help)) in metrics.limits.iter().zip(limits) {
+            registry.register(name, help, gauge.clone());
         }
+        let headers = Gauge::<i64>::default();
+        headers.set(HEADERS_MAX.into());
+        registry.register("request_headers_limit_bytes", "Largest head of a request", headers);
         registry.register(
             "connections_refused",
             "Connections refused before their first request, by reason",
             metrics.refused.clone(),
         );
         metrics
+    }
+
+    pub(super) fn show_limits(&self, limits: &ServerLimits) {
+        let counts = [limits.connections, limits.per_address, limits.opening];
+        let counts = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+        for (gauge, value) in self.limits.iter().zip(counts.into_iter().chain([limits.streams.into()])) {
+            gauge.set(value);
+        }
     }
 
     pub(super) fn ended(&self, reason: &'static str) {

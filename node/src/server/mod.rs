@@ -25,7 +25,7 @@ pub use local::LocalSocket;
 pub use stack::Stack;
 
 use crate::{
-    config::Network,
+    config::{Config, Network},
     identity::IdentityStore,
     revocation::Revocations,
     shutdown::{Phase, ShutdownWatch},
@@ -70,13 +70,27 @@ pub struct ServerLimits {
     pub proxies: Vec<Network>,
 }
 
+impl From<&Config> for ServerLimits {
+    fn from(config: &Config) -> Self {
+        Self {
+            connections: config.connections_max.get() as usize,
+            per_address: config.connections_per_address_max.get() as usize,
+            opening: config.handshakes_max.get() as usize,
+            streams: config.streams_per_connection_max.get(),
+            handshake: config.tls_handshake_timeout,
+            preface: config.http_preface_timeout,
+            idle: config.connection_idle_timeout,
+            proxies: config.trusted_proxies.clone(),
+        }
+    }
+}
+
 /// What every connection shares.
 #[derive(Debug)]
 pub struct Server {
     stack: Arc<Stack>,
     security: Security,
     revocations: Arc<Revocations>,
-    limits: ServerLimits,
     view: watch::Receiver<Arc<View>>,
     admission: Arc<Admission>,
     metrics: ConnectionMetrics,
@@ -92,9 +106,14 @@ impl Server {
         view: watch::Receiver<Arc<View>>,
         metrics: &crate::telemetry::Metrics,
     ) -> Arc<Self> {
-        let metrics = metrics.register(|registry| ConnectionMetrics::register(&limits, registry));
-        let admission = Admission::new(limits.clone(), metrics.clone());
-        Arc::new(Self { stack, security, revocations, admission, limits, view, metrics })
+        let metrics = metrics.register(ConnectionMetrics::register);
+        let admission = Admission::new(limits, metrics.clone());
+        Arc::new(Self { stack, security, revocations, admission, view, metrics })
+    }
+
+    /// Takes over `limits` for connections that are opened from now on.
+    pub fn limit_to(&self, limits: ServerLimits) {
+        self.admission.limit_to(limits);
     }
 
     /// Accepts until the node drains, then waits for the open connections: they finish what is in flight,
@@ -145,7 +164,8 @@ impl Server {
         shutdown: &ShutdownWatch,
     ) {
         let address = peer.ip();
-        let proxied = self.limits.proxies.iter().any(|network| network.contains(address));
+        let limits = self.admission.limits();
+        let proxied = limits.proxies.iter().any(|network| network.contains(address));
         // Behind these stand many clients; nobody is kept out for what another does.
         let exempt = address.is_loopback() || proxied;
         let ticket = match self.admission.admit(address, exempt) {

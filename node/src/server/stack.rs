@@ -212,6 +212,11 @@ impl Stack {
         &self.limits
     }
 
+    /// What answers HTTP.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     fn auth(&self) -> &Auth {
         self.router.auth()
     }

@@ -3,13 +3,15 @@
 //! Metrics are typed structs of the components that own them, registered with [`Metrics`] at start; this
 //! module owns only the registry and its text forms. All names start with `p2p_`.
 
+mod panics;
 mod text;
 
+pub use panics::count_panics;
 pub use text::Format;
 
 use prometheus_client::{metrics::info::Info, registry::Registry};
 use std::sync::Mutex;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 /// All metrics of a node.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("p2p");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("protocol", "1")]);
         registry.register("build", "What this node runs", build);
+        panics::register(&mut registry);
         Self(Mutex::new(registry))
     }
 }
@@ -42,13 +45,32 @@ impl Metrics {
     }
 }
 
+/// What is logged, which can be changed while the process runs.
+#[derive(Debug)]
+pub struct LogFilter(reload::Handle<EnvFilter, tracing_subscriber::Registry>);
+
+impl LogFilter {
+    /// Logs from now on what `filter` says.
+    ///
+    /// # Errors
+    ///
+    /// When the filter does not parse; what is logged stays as it is.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        self.0.reload(parse(filter)?).map_err(|error| error.to_string())
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| format!("log_level {filter:?}: {error}"))
+}
+
 /// Starts logging to standard error, once per process. `filter` is in the syntax of tracing's `EnvFilter`.
 ///
 /// # Errors
 ///
 /// When the filter does not parse, or logging was started before.
-pub fn start_logging(filter: &str, json: bool) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log_level {filter:?}: {error}"))?;
+pub fn start_logging(filter: &str, json: bool) -> Result<LogFilter, String> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = if json {
@@ -58,5 +80,6 @@ pub fn start_logging(filter: &str, json: bool) -> Result<(), String> {
             std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
         registry.with(layer.with_ansi(colour).with_target(false)).try_init()
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    Ok(LogFilter(handle))
 }

@@ -1,15 +1,10 @@
 //! All upstreams of a node: how each stands, and what the registry shows of it.
 
 use super::{
-    learn::Learned,
-    metrics::UpstreamMetrics,
-    problem::Problem,
-    relay::Upstream,
-    spec::Spec,
-    state::{ServiceFile, state_of},
+    learn::Learned, metrics::UpstreamMetrics, problem::Problem, relay::Upstream, spec::Spec,
+    state::ServiceFile,
 };
 use crate::{
-    config::service::MAX_SERVICES,
     identity::IdentityStore,
     registry::{LocalService, Registry},
     telemetry::Metrics,
@@ -22,7 +17,10 @@ use p2p_proto::{
 use prost::Message as _;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{task::AbortHandle, time::Instant};
@@ -104,7 +102,7 @@ fn timestamp(at: SystemTime) -> Timestamp {
 pub struct Upstreams {
     pub(super) registry: Arc<Registry>,
     identity: Arc<IdentityStore>,
-    allow_remote: bool,
+    pub(super) allow_remote: AtomicBool,
     pub(super) metrics: UpstreamMetrics,
     services: Mutex<BTreeMap<ServiceName, Hosted>>,
     /// Locked by blocking threads only.
@@ -125,58 +123,12 @@ impl Upstreams {
         Arc::new(Self {
             registry,
             identity,
-            allow_remote,
+            allow_remote: allow_remote.into(),
             metrics: metrics.register(UpstreamMetrics::register),
             services: Mutex::default(),
             file: Arc::new(Mutex::new(file)),
             change: tokio::sync::Mutex::default(),
         })
-    }
-
-    /// Starts what is configured and what was registered before.
-    pub fn start(self: &Arc<Self>, configured: Vec<Spec>) {
-        let stored = self.file.lock().unwrap_or_else(PoisonError::into_inner).stored.services.clone();
-        let asked = |name: &ServiceName| {
-            stored.get(name.as_str()).map_or(ServiceState::Serving, |service| state_of(&service.state))
-        };
-        for spec in configured {
-            let state = asked(&spec.name);
-            self.restart(spec, None, state);
-        }
-        for (name, service) in &stored {
-            let Some(registration) = &service.registration else { continue };
-            let spec = name.parse().ok().and_then(|name| registration.spec(name));
-            let Some(spec) = spec.filter(|spec| !spec.name.is_reserved()) else {
-                tracing::error!(service = name, "a registered service is unreadable and not started");
-                continue;
-            };
-            if self.services().contains_key(&spec.name) {
-                tracing::warn!(
-                    service = name,
-                    "the configuration names a registered service; the configuration counts"
-                );
-                continue;
-            }
-            let lease = Some(registration.lease_seconds).filter(|lease| *lease > 0).map(Duration::from_secs);
-            self.restart(spec, Some((registration.registered_by.clone(), lease)), state_of(&service.state));
-        }
-    }
-
-    fn restart(
-        self: &Arc<Self>,
-        spec: Spec,
-        registered: Option<(String, Option<Duration>)>,
-        asked: ServiceState,
-    ) {
-        let name = spec.name.clone();
-        if self.services().len() >= MAX_SERVICES {
-            tracing::error!(service = %name, most = MAX_SERVICES, "too many services of upstreams; this one is not started");
-            return;
-        }
-        match Upstream::new(spec, &self.metrics) {
-            Ok(upstream) => self.insert(Hosted::new(upstream, registered, asked)),
-            Err(problem) => tracing::error!(service = %name, %problem, "upstream not started"),
-        }
     }
 
     /// Ends what looks at upstreams. Calls in flight go on.
@@ -201,10 +153,27 @@ impl Upstreams {
         self.metrics.set_healthy(&name, hosted.problem.is_none());
         let mut services = self.services();
         self.show(&mut hosted);
-        hosted.task = Some(tokio::spawn(self.clone().watch(hosted.upstream.clone())).abort_handle());
+        hosted.task = Some(tokio::spawn(self.clone().keep_watching(hosted.upstream.clone())).abort_handle());
         if let Some(before) = services.insert(name, hosted).and_then(|before| before.task) {
             before.abort();
         }
+    }
+
+    /// Provides a service no more; calls in flight finish.
+    pub(super) fn remove(&self, name: &ServiceName) -> Option<Hosted> {
+        let removed = self.withdraw(name);
+        self.metrics.forget(name);
+        removed
+    }
+
+    /// The same for one that another takes the place of.
+    pub(super) fn withdraw(&self, name: &ServiceName) -> Option<Hosted> {
+        let removed = self.services().remove(name);
+        self.registry.withdraw(name);
+        if let Some(task) = removed.as_ref().and_then(|removed| removed.task.as_ref()) {
+            task.abort();
+        }
+        removed
     }
 
     /// Brings the registry in line with how an upstream stands. Called with the services locked.
@@ -244,7 +213,7 @@ impl Upstreams {
                 }
             )));
         }
-        if registered && !spec.url.is_loopback() && !self.allow_remote {
+        if registered && !spec.url.is_loopback() && !self.allow_remote.load(Ordering::Relaxed) {
             return Err(Problem::NotGranted(format!(
                 "{} is not on this host; set register_remote_upstreams: true in the configuration of this node to allow that",
                 spec.url

@@ -9,6 +9,7 @@
 //! | `learn` `descriptors` | its methods, by reflection or from descriptors; what is believed of them |
 //! | `health` | whether it can take calls |
 //! | `problem` | everything that can be wrong with it, and how it is counted |
+//! | `configured` | what the configuration says: which run, and what a reload changes |
 //! | `hosted` | all upstreams of the node: how each stands |
 //! | `orders` | what admins order: registering, deregistering, states |
 //! | `watch` | the task of each: learns, checks, tells the registry |
@@ -24,6 +25,7 @@
 //! `descriptors`, and a process that answers nonsense costs its callers a precise status and nobody else anything.
 
 mod channel;
+mod configured;
 mod descriptors;
 mod health;
 mod hosted;

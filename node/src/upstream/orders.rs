@@ -114,15 +114,9 @@ impl Upstreams {
             }
             let key = name.to_string();
             this.save(move |stored| drop(stored.services.remove(&key))).await?;
-            let removed = this.services().remove(&name);
-            this.registry.withdraw(&name);
-            this.metrics.forget(&name);
+            let removed = this.remove(&name);
             tracing::info!(service = %name, "service deregistered");
-            let Some(hosted) = removed else { return Ok(0) };
-            if let Some(task) = hosted.task {
-                task.abort();
-            }
-            Ok(hosted.upstream.in_flight())
+            Ok(removed.map_or(0, |hosted| hosted.upstream.in_flight()))
         });
         commit.await.map_err(Fault::internal)?
     }

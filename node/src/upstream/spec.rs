@@ -45,7 +45,7 @@ pub enum LoadError {
 }
 
 /// What is known of an upstream before it is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// The service that it implements.
     pub name: ServiceName,

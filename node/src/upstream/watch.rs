@@ -7,7 +7,9 @@ use super::{
     problem::Problem,
     relay::Upstream,
 };
+use futures_util::FutureExt as _;
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -31,19 +33,25 @@ enum Next {
 }
 
 impl Upstreams {
-    /// Looks at `upstream` until it is replaced, or its lease is over.
-    pub(super) async fn watch(self: Arc<Self>, upstream: Arc<Upstream>) {
+    /// Looks at `upstream` until it is replaced, or its lease is over; also after a defect.
+    pub(super) async fn keep_watching(self: Arc<Self>, upstream: Arc<Upstream>) {
+        while AssertUnwindSafe(self.watch(&upstream)).catch_unwind().await.is_err() {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn watch(self: &Arc<Self>, upstream: &Arc<Upstream>) {
         let mut doubts = 0;
         loop {
-            let seen = self.look(&upstream).await;
+            let seen = self.look(upstream).await;
             if let Err(problem) = &seen {
                 self.metrics.check_failed(upstream.name(), problem.word());
             }
             doubts = if seen.is_ok() { 0 } else { doubts + 1 };
-            match self.note(&upstream, seen, doubts) {
+            match self.note(upstream, seen, doubts) {
                 Next::Look(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = asked(&upstream) => {}
+                    () = asked(upstream) => {}
                 },
                 Next::End => return,
                 Next::Lapse => {

@@ -181,6 +181,15 @@ impl TestNode {
         outcome(child, log).await
     }
 
+    /// Changes its configuration file, asks it to read that again, and waits until it says `text` about it.
+    pub async fn reloads(&mut self, adjust: impl FnOnce(NodeConfig) -> NodeConfig, text: &str) -> String {
+        self.config = adjust(self.config.clone());
+        write(&self.config, self.home.path());
+        let before = self.log().len();
+        self.signal(rustix::process::Signal::HUP);
+        self.logs_after(before, text).await
+    }
+
     /// Where it keeps its state.
     pub fn state_directory(&self) -> PathBuf {
         self.home.path().join("state")
@@ -193,11 +202,16 @@ impl TestNode {
 
     /// Waits for a log line with `text` and returns it.
     pub async fn logs(&mut self, text: &str) -> String {
-        let seen = self.log.wait_for(|log| log.contains(text));
+        self.logs_after(0, text).await
+    }
+
+    /// The same behind the first `skipped` bytes of the log.
+    async fn logs_after(&mut self, skipped: usize, text: &str) -> String {
+        let seen = self.log.wait_for(|log| log[skipped..].contains(text));
         let found = tokio::time::timeout(PATIENCE, seen).await.is_ok_and(|seen| seen.is_ok());
         let log = self.log();
         assert!(found, "{} did not log {text:?}:\n{log}", self.config.name);
-        log.lines().find(|line| line.contains(text)).expect("it contains the text").to_owned()
+        log[skipped..].lines().find(|line| line.contains(text)).expect("it contains the text").to_owned()
     }
 
     /// What it has logged so far.
@@ -243,11 +257,7 @@ impl TestNode {
 }
 
 fn spawn(binary: Binary, config: &NodeConfig, home: &Path) -> (Child, watch::Receiver<String>) {
-    let file = home.join("node.yaml");
-    let state = home.join("state").display().to_string();
-    let mut config = config.clone();
-    config.keys.entry("state_directory".to_owned()).or_insert(state);
-    fs::write(&file, config.yaml()).expect("written");
+    let file = write(config, home);
     let mut command = match &config.host {
         None => Command::new(binary.path()),
         Some((host, _)) => {
@@ -258,6 +268,16 @@ fn spawn(binary: Binary, config: &NodeConfig, home: &Path) -> (Child, watch::Rec
     };
     command.envs(&config.environment).args(&config.arguments);
     spawn_command(command, &file, home)
+}
+
+/// Writes the configuration file of a node whose home is `home`.
+fn write(config: &NodeConfig, home: &Path) -> PathBuf {
+    let file = home.join("node.yaml");
+    let state = home.join("state").display().to_string();
+    let mut config = config.clone();
+    config.keys.entry("state_directory".to_owned()).or_insert(state);
+    fs::write(&file, config.yaml()).expect("written");
+    file
 }
 
 fn spawn_command(mut command: Command, file: &Path, home: &Path) -> (Child, watch::Receiver<String>) {

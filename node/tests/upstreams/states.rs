@@ -361,3 +361,56 @@ async fn a_lease_that_no_health_check_renews_ends() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_services_follow_a_reload_and_no_call_is_lost_to_a_new_upstream() {
+    let certificates = Certificates::new(&["c1:coordinator"]);
+    let (first, second) =
+        (Process::start("first", Kind::default()).await, Process::start("second", Kind::default()).await);
+    let mut node = TestNode::start(Binary::Node, certificates.config("c1")).await;
+    let admin = certificates.client(&node, "admin").await;
+    assert!(find(&admin).await.expect("listed").is_none());
+
+    let services = service(&first, "");
+    node.reloads(|config| config.set("services", &services), "applied=\"services\"").await;
+    awaits(&admin, ServiceState::Serving).await;
+    assert_eq!(admin.hello("x").await.expect("greeted").node, "first");
+
+    // Calls go on all the while.
+    let stop = Arc::new(AtomicBool::new(false));
+    let (caller, stopped) = (admin.clone(), stop.clone());
+    let calls = tokio::spawn(async move {
+        let mut answered = Vec::new();
+        while !stopped.load(Ordering::Relaxed) {
+            answered.push(caller.hello("x").await.map(|reply| reply.node));
+        }
+        answered
+    });
+    let services = service(&second, "");
+    node.reloads(|config| config.set("services", &services), "applied=\"services\"").await;
+    assert_eq!(admin.hello("x").await.expect("greeted").node, "second");
+    stop.store(true, Ordering::Relaxed);
+    for answer in calls.await.expect("called") {
+        let by = answer.expect("no call is lost");
+        assert!(matches!(by.as_str(), "first" | "second"), "{by}");
+    }
+
+    // One that is not there does not leave the one before it in its place.
+    let services = service(&second, ", max_concurrent: 3");
+    second.kill().await;
+    let told = node.reloads(|config| config.set("services", &services), "applied=\"services\"").await;
+    assert!(!told.contains("needs_restart"), "{told}");
+    let found = find(&admin).await.expect("listed");
+    assert!(found.is_none_or(|found| found.state() != ServiceState::Serving));
+    admin.hello("x").await.expect_err("nobody serves");
+
+    // What was registered comes back where the configuration names it no more.
+    node.config.keys.remove("services");
+    node.reloads(|config| config, "applied=\"services\"").await;
+    assert!(find(&admin).await.expect("listed").is_none_or(|found| found.upstream.is_none()));
+    let calls = first.calls();
+    register(&admin, registration(&first.url())).await.expect("registered");
+    node.reloads(|config| config, "nothing has changed").await;
+    assert_eq!(admin.hello("x").await.expect("greeted").node, "first");
+    assert_eq!(first.calls(), calls + 1);
+}
