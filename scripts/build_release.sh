@@ -10,6 +10,8 @@
 #
 # Arguments: --no-build (use the binaries as they are), --debug (those of the debug profile, for trying this script)
 set -eu
+# What is packed must not depend on who packs it.
+umask 022
 cd "$(dirname "$0")/.."
 
 build=yes
@@ -49,6 +51,7 @@ install -m 0644 config/coordinator.yaml config/worker.yaml "$root/config/"
 install -m 0644 README.md ARCHITECTURE.md CHANGELOG.md LICENSE "$root/"
 cp -r docs "$root/docs"
 cp -r deploy "$root/deploy"
+chmod -R u+rwX,go+rX,go-w "$root"
 find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 tar --create --sort=name --owner=0 --group=0 --numeric-owner --directory "$work" "$name" |
     gzip --no-name --best >"$dist/$name.tar.gz"
@@ -88,6 +91,7 @@ Description: services find and call each other over gossip and mutual TLS
  Nodes find each other by gossip, prove who they are with certificates, and
  pass gRPC calls, in one hop, to a node that serves them.
 CONTROL
+    chmod -R u+rwX,go+rX,go-w "$tree"
     find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     dpkg-deb --build --root-owner-group "$tree" "$dist" >&2
 fi

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Checks deploy/prometheus with the real thing: promtool on the configuration, the rules, their unit tests and on what nodes
 # show at /metrics; then a Prometheus of its own, which learns of one node of `p2pctl dev`, has to find and scrape all three by
-# /prometheus/targets with an access token, and to evaluate every rule without an alert. Ends by itself, with 1 if
-# something is wrong.
+# /prometheus/targets with an access token, and to evaluate every rule without an alert; and when one of them
+# is killed, to show it as down. Ends by itself, with 1 if something is wrong.
 #
 # Needs python3, curl, and Prometheus: that of this host, or Debian's package, which is unpacked under target/interop.
 #
@@ -105,3 +105,7 @@ if ! python3 scripts/lib/await_prometheus.py "http://127.0.0.1:$port" coordinato
     tail -n 20 "$work/prometheus.log" >&2
     exit 1
 fi
+
+echo "==> a node that is killed stays in the list, and raises an alert"
+kill -KILL "$(awk '$1 == "worker-2" { print $4 }' "$work/dev.log")"
+python3 scripts/lib/await_prometheus.py "http://127.0.0.1:$port" --killed worker-2

@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """await_prometheus.py URL NODE...: waits until a Prometheus scrapes exactly these nodes, all of them up, and has evaluated every
-rule; then no alert may fire. Exits with 1, and says what is missing, if that is not so within a minute."""
+rule; then no alert may fire.
+
+await_prometheus.py URL --killed NODE: waits until the other nodes show a member as down, and the alert P2pNodeDown waits, or
+fires, for this node, which so is still a target.
+
+Exits with 1, and says what is missing, if that is not so within a minute."""
 
 import json
 import sys
@@ -43,19 +48,38 @@ def missing(url, nodes):
     return None
 
 
-def main():
-    url, nodes = sys.argv[1], sys.argv[2:]
+def missing_of_killed(url, node):
+    """The same after a node was killed. Asked only once the others have given it up: until then it is a target anyway."""
+    if not ask(url, "query", query='p2p_members{state="down"} == 1')["result"]:
+        return "no node shows a member as down"
+    told = [alert["labels"].get("node_id") for alert in ask(url, "alerts")["alerts"] if alert["labels"]["alertname"] == "P2pNodeDown"]
+    return None if told == [node] else f"P2pNodeDown is told of {told}"
+
+
+def wait(look):
+    """Looks until nothing is missing."""
     deadline, why = time.monotonic() + PATIENCE, "it was not asked"
     while time.monotonic() < deadline:
         try:
-            why = missing(url, nodes)
+            why = look()
         except OSError as error:
             why = f"it does not answer: {error}"
         if why is None:
-            break
+            return
         time.sleep(0.5)
-    if why is not None:
-        sys.exit(f"after {PATIENCE} s: {why}")
+    sys.exit(f"after {PATIENCE} s: {why}")
+
+
+def main():
+    url, nodes = sys.argv[1], sys.argv[2:]
+    if nodes[0] == "--killed":
+        wait(lambda: missing_of_killed(url, nodes[1]))
+        # The list is read anew each second; now the nodes that answer it know.
+        time.sleep(3)
+        wait(lambda: missing_of_killed(url, nodes[1]))
+        print(f"{nodes[1]} is shown as down, and told of")
+        return
+    wait(lambda: missing(url, nodes))
     firing = [alert for alert in ask(url, "alerts")["alerts"] if alert["state"] == "firing"]
     if firing:
         sys.exit(f"alerts fire: {[alert['labels'] for alert in firing]}")

@@ -72,7 +72,7 @@ impl From<SchemaError> for Problem {
 }
 
 impl Problem {
-    /// Every word beside those of [`DialError`], so that each series is there before it is needed.
+    /// Every word beside those of `DialError`, so that each series is there before it is needed.
     pub(super) const WORDS: [&str; 13] = [
         "starting",
         "timeout",
@@ -89,7 +89,7 @@ impl Problem {
         "ca",
     ];
 
-    /// The word in metrics, one of [`WORDS`](Self::WORDS) or of [`DialError::WORDS`].
+    /// The word in metrics, one of `WORDS` or of those of `DialError`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Starting => "starting",

@@ -46,7 +46,7 @@ impl Fault {
     pub(super) const WORDS: [&str; 6] =
         ["no_hello", "unimplemented", "broken", "ended", "violation", "stalled"];
 
-    /// A word for metrics, one of [`WORDS`](Self::WORDS).
+    /// A word for metrics, one of `WORDS`.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::NoHello => "no_hello",
