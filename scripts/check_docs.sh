@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the tutorial as a reader would, block after block in a folder of its own, and compares what is printed with the page
-# (scripts/lib/run_docs.py); and looks whether every link between the pages leads to a file and a heading. Ends by itself,
-# with 1 at the first thing that is not as the page says.
+# (scripts/lib/run_docs.py); looks whether every link between the pages leads to a file and a heading, and whether every
+# command `p2pctl ...` on any page is a verb that there is, with its flags. Ends by itself, with 1 at the first thing that is
+# not as the page says.
 #
 # Needs cargo, bash, curl, python3 with venv, and a network: the tutorial installs grpcio into a virtual environment.
 #
@@ -32,6 +33,10 @@ if [ "$build" = yes ]; then
     cargo build "$@" --locked -p p2p-node -p p2pctl --bins
 fi
 bin=$(cd "${CARGO_TARGET_DIR:-target}/$profile" && pwd)
+
+echo "==> verbs and flags"
+python3 scripts/lib/check_verbs.py "$bin/p2pctl" README.md CONTRIBUTING.md deploy/README.md docs/*.md deploy/prometheus/*.yml \
+    deploy/kubernetes/*.yaml
 
 root=$PWD
 work=$(mktemp -d)
