@@ -50,15 +50,9 @@ if ! "$python" -c 'import grpc, grpc_tools, grpc_health, grpc_reflection' 2>/dev
     "$tools/venv/bin/pip" install -q grpcio grpcio-tools grpcio-health-checking grpcio-reflection
 fi
 
-promtool=$(command -v promtool || true)
-if [ -z "$promtool" ]; then
-    promtool=$(cd "$tools" && pwd)/prometheus/usr/bin/promtool
-    # Unpacked, not installed: the package would start a service.
-    if ! [ -x "$promtool" ] && command -v apt-get >/dev/null; then
-        (cd "$tools" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb prometheus) >&2 || true
-    fi
-    [ -x "$promtool" ] || promtool=
-fi
+# shellcheck source=scripts/lib/prometheus.sh
+. scripts/lib/prometheus.sh
+promtool=$(prometheus_program promtool "$tools")
 
 # --- Cluster ---------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ async fn metrics_come_in_both_formats_and_every_family_is_described() {
     assert_eq!(help, types);
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().expect("a name");
-        assert!(name.starts_with("p2p_"), "{line}");
+        assert!(name.starts_with("p2p_") || name.starts_with("process_"), "{line}");
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
         assert!(types.contains(name) || family.is_some_and(|family| types.contains(family)), "{line}");
         assert!(line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok()), "{line}");
@@ -120,6 +120,7 @@ async fn metrics_come_in_both_formats_and_every_family_is_described() {
         "p2p_gossip_refused_total",
         "p2p_rate_limited_requests_total",
         "p2p_certificate_expiry_timestamp_seconds",
+        "process_resident_memory_bytes",
     ] {
         assert!(types.contains(name), "{name} is missing from {types:?}");
     }
@@ -419,7 +420,7 @@ async fn what_is_answered_is_what_the_openapi_document_says() {
     let document = json_of(get(stranger, true, "/openapi.json").await).await;
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let paths = document["paths"].as_object().expect("paths");
-    assert!(paths.len() >= 8);
+    assert!(paths.len() >= 9);
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().expect("operations") {
             let method: Method = method.to_uppercase().parse().expect("a method");
@@ -509,4 +510,28 @@ async fn readiness_tells_each_check_to_those_who_ask() {
     let Setup { stranger, .. } = &start().await;
     let ready = json_of(get(stranger, false, "/readyz?verbose").await).await;
     assert_eq!(ready, json!({"status": "ready", "checks": {"serving": "ok", "cluster": "ok"}}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_finds_every_node_by_one_of_them() {
+    let cluster = Cluster::start().await;
+    let stranger = cluster.certificates.stranger(&cluster.w1).await;
+    assert_problem(get(&stranger, false, "/prometheus/targets").await, 401, "UNAUTHENTICATED").await;
+    // As a scraper does: a token that names what it reads, and no certificate.
+    let admin = cluster.admin(&cluster.c1).await;
+    let token = admin.issue("prometheus", &["p2p.v1.ClusterService/ListNodes"]).await.expect("a token");
+    stranger.awaits_verdict(&token, "").await;
+    let request = stranger.http(false).get(stranger.url("/prometheus/targets")).bearer_auth(&token);
+    let answer = request.send().await.expect("an answer");
+    assert_eq!((answer.status(), content_type(&answer)), (StatusCode::OK, "application/json"));
+    let group = |node: &TestNode, node_id: &str, role: &str| {
+        let labels = json!({"cluster_id": "test", "node_id": node_id, "role": role, "zone": ""});
+        json!({"targets": [node.address.to_string()], "labels": labels})
+    };
+    let expected = json!([
+        group(&cluster.c1, "c1", "coordinator"),
+        group(&cluster.g1, "g1", "worker"),
+        group(&cluster.w1, "w1", "worker"),
+    ]);
+    assert_eq!(json_of(answer).await, expected);
 }

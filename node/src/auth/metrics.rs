@@ -19,6 +19,9 @@ struct DenialLabels {
     evidence: &'static str,
 }
 
+/// What a caller may show.
+const EVIDENCE: [&str; 3] = ["none", "certificate", "token"];
+
 /// The reason of an assertion that a node may not make.
 pub(super) const ASSERTION: &str = "assertion";
 
@@ -33,6 +36,11 @@ impl AuthMetrics {
         let metrics = Self::default();
         for reason in TokenRefusal::WORDS.into_iter().chain([ASSERTION]) {
             drop(metrics.failures.get_or_create(&FailureLabels { reason }));
+        }
+        for access in Access::ALL.map(Access::word) {
+            for evidence in EVIDENCE {
+                drop(metrics.denials.get_or_create(&DenialLabels { access, evidence }));
+            }
         }
         registry.register(
             "authentication_failures",

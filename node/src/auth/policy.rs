@@ -39,6 +39,10 @@ pub enum Access {
 }
 
 impl Access {
+    /// Every class.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Public, Self::Authenticated, Self::Member, Self::Minter, Self::Node, Self::Admin];
+
     /// The word in metrics.
     pub fn word(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@
 //! | `GET /metrics` | anybody, or members (`metrics_require_auth`) | Prometheus text or OpenMetrics, gzip if asked for |
 //! | `GET /.well-known/jwks.json` | anybody | the keys that verify access tokens (RFC 7517) |
 //! | `GET /cluster/nodes` | members | the members, as `p2pctl cluster nodes -o json`, by role and state, in pages |
+//! | `GET /prometheus/targets` | members | the members for Prometheus, which finds all nodes by one (`http_sd_config`) |
 //! | `POST /rpc` | members | JSON-RPC 2.0 |
 //! | `GET /openapi.json` | anybody | this table for programs: `openapi.json` beside this file |
 //!
@@ -18,6 +19,7 @@
 mod accept;
 mod jsonrpc;
 mod nodes;
+mod targets;
 
 use crate::{
     auth::{Access, Caller, access_of},
@@ -53,6 +55,8 @@ pub enum Endpoint {
     Metrics,
     /// `/cluster/nodes`
     ClusterNodes,
+    /// `/prometheus/targets`
+    PrometheusTargets,
     /// `/rpc`
     Rpc,
     /// `/.well-known/jwks.json`
@@ -62,12 +66,13 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 8] = [
+    const ALL: [(&'static str, Self); 9] = [
         ("/livez", Self::Livez),
         ("/readyz", Self::Readyz),
         ("/health", Self::Health),
         ("/metrics", Self::Metrics),
         ("/cluster/nodes", Self::ClusterNodes),
+        ("/prometheus/targets", Self::PrometheusTargets),
         ("/rpc", Self::Rpc),
         ("/.well-known/jwks.json", Self::Jwks),
         ("/openapi.json", Self::OpenApi),
@@ -92,7 +97,7 @@ impl Endpoint {
         match self {
             Self::Livez | Self::Readyz | Self::Health => RateClass::Health,
             Self::Metrics => RateClass::Metrics,
-            Self::ClusterNodes | Self::Jwks | Self::OpenApi => RateClass::Default,
+            Self::ClusterNodes | Self::PrometheusTargets | Self::Jwks | Self::OpenApi => RateClass::Default,
             Self::Rpc => RateClass::Rpc,
         }
     }
@@ -103,7 +108,7 @@ impl Endpoint {
             // What anybody may ask, anybody may read about.
             Self::Livez | Self::Readyz | Self::Health | Self::OpenApi => "grpc.health.v1.Health/Check",
             Self::Metrics => "p2p.v1.SystemService/GetMetrics",
-            Self::ClusterNodes => "p2p.v1.ClusterService/ListNodes",
+            Self::ClusterNodes | Self::PrometheusTargets => "p2p.v1.ClusterService/ListNodes",
             Self::Rpc => jsonrpc::GENERIC,
             // Reading the keys tells what verifying a token does.
             Self::Jwks => "p2p.v1.AuthService/VerifyToken",
@@ -118,6 +123,7 @@ impl Endpoint {
             | Self::Health
             | Self::Metrics
             | Self::ClusterNodes
+            | Self::PrometheusTargets
             | Self::Jwks
             | Self::OpenApi => "GET, HEAD, OPTIONS",
         }
@@ -135,6 +141,7 @@ impl Endpoint {
             | Self::Readyz
             | Self::Health
             | Self::ClusterNodes
+            | Self::PrometheusTargets
             | Self::Rpc
             | Self::Jwks
             | Self::OpenApi => &[JSON],
@@ -192,6 +199,7 @@ impl Gateway {
             | Endpoint::Health
             | Endpoint::Metrics
             | Endpoint::ClusterNodes
+            | Endpoint::PrometheusTargets
             | Endpoint::Rpc
             | Endpoint::Jwks
             | Endpoint::OpenApi => access_of(endpoint.method()),
@@ -231,6 +239,11 @@ impl Gateway {
             Endpoint::Health => Ok(self.health(caller)),
             Endpoint::Metrics => self.metrics(request.headers()).await,
             Endpoint::ClusterNodes => self.cluster_nodes(request.uri().query()),
+            Endpoint::PrometheusTargets => {
+                let nodes = cluster::nodes(&self.parts.gossip.view().borrow());
+                let groups = targets::groups(self.parts.gossip.cluster(), &nodes);
+                Ok(json_answer(StatusCode::OK, &groups))
+            }
             Endpoint::Jwks => Ok(self.jwks()),
             Endpoint::OpenApi => {
                 let document = OPENAPI.replace("VERSION", env!("CARGO_PKG_VERSION"));

@@ -90,7 +90,10 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// A word for metrics.
+    /// Every word, so that each series is there before it is needed.
+    pub(super) const WORDS: [&str; 6] = ["refused", "timeout", "network", "tls", "evicted", "other_node"];
+
+    /// A word for metrics, one of `WORDS`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",

@@ -119,7 +119,10 @@ impl PeerPool {
         metrics: &Metrics,
     ) -> Self {
         let open = Gauge::default();
-        let dials = Family::default();
+        let dials = Family::<DialLabels, Counter>::default();
+        for result in ["ok"].into_iter().chain(DialError::WORDS) {
+            drop(dials.get_or_create(&DialLabels { result }));
+        }
         metrics.register(|registry| {
             registry.register("peer_connections", "Peers with a connection from this node", open.clone());
             registry.register("peer_dials", "Dials of other nodes by result", dials.clone());

@@ -80,7 +80,7 @@ impl Collector for Circuits {
                 CircuitState::HalfOpen => half_open += 1,
             }
         }
-        let help = "Providers of services at other nodes by the state of their circuit";
+        let help = "Providers of services at other nodes by the state of their circuit.";
         let kind = prometheus_client::metrics::MetricType::Gauge;
         let mut family = encoder.encode_descriptor("circuits", help, None, kind)?;
         for (state, count) in [("closed", closed), ("open", open), ("half_open", half_open)] {

@@ -1,21 +1,26 @@
 //! Logs and metrics.
 //!
 //! Metrics are typed structs of the components that own them, registered with [`Metrics`] at start; this
-//! module owns only the registry and its text forms. All names start with `p2p_`.
+//! module owns only the registry, its text forms, and what is counted of the process itself. All names start with `p2p_`, but
+//! those of the process. docs/metrics.md lists them, and is compared with them by a test.
 
 mod panics;
+mod process;
 mod text;
 
 pub use panics::count_panics;
 pub use text::Format;
 
-use prometheus_client::{metrics::info::Info, registry::Registry};
+use prometheus_client::{encoding::text as open_metrics, metrics::info::Info, registry::Registry};
 use std::sync::Mutex;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 /// All metrics of a node.
 #[derive(Debug)]
-pub struct Metrics(Mutex<Registry>);
+pub struct Metrics {
+    components: Mutex<Registry>,
+    process: Registry,
+}
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -23,21 +28,26 @@ impl Default for Metrics {
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION")), ("protocol", "1")]);
         registry.register("build", "What this node runs", build);
         panics::register(&mut registry);
-        Self(Mutex::new(registry))
+        let mut process = Registry::default();
+        process.register_collector(Box::new(process::Process));
+        Self { components: Mutex::new(registry), process }
     }
 }
 
 impl Metrics {
     /// Registers a component's metrics.
     pub fn register<T>(&self, component: impl FnOnce(&mut Registry) -> T) -> T {
-        component(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        component(&mut self.components.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// All metrics as text.
     pub fn encode(&self, format: Format) -> Result<String, std::fmt::Error> {
-        let registry = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let registry = self.components.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut text = String::with_capacity(16 * 1024);
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        open_metrics::encode_registry(&mut text, &registry)?;
+        drop(registry);
+        open_metrics::encode_registry(&mut text, &self.process)?;
+        open_metrics::encode_eof(&mut text)?;
         Ok(match format {
             Format::OpenMetrics => text,
             Format::Prometheus => text::to_prometheus(&text),

@@ -71,7 +71,10 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// A word for metrics.
+    /// Every word, so that each series is there before it is needed.
+    pub(super) const WORDS: [&str; 5] = ["refused", "timeout", "name", "network", "tls"];
+
+    /// A word for metrics, one of `WORDS`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",

@@ -150,7 +150,7 @@ impl Upstreams {
     /// Puts an upstream in place of an earlier one of its name, and has it looked at from now on.
     pub(super) fn insert(self: &Arc<Self>, mut hosted: Hosted) {
         let name = hosted.upstream.name().clone();
-        self.metrics.set_healthy(&name, hosted.problem.is_none());
+        self.metrics.begin(&name, hosted.problem.is_none());
         let mut services = self.services();
         self.show(&mut hosted);
         hosted.task = Some(tokio::spawn(self.clone().keep_watching(hosted.upstream.clone())).abort_handle());

@@ -1,5 +1,6 @@
 //! What is counted of upstreams. Services are those of this node, reasons a closed set.
 
+use super::{channel::DialError, problem::Problem};
 use p2p_core::ServiceName;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -23,6 +24,9 @@ pub(super) struct ReasonLabels {
     reason: &'static str,
 }
 
+/// What becomes of a call, beside the words of [`DialError`].
+const CALL_FAILURES: [&str; 5] = ["busy", "closed", "lost", "not_grpc", "no_status"];
+
 /// All upstreams of a node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UpstreamMetrics {
@@ -36,6 +40,9 @@ pub(super) struct UpstreamMetrics {
 impl UpstreamMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for reason in problems() {
+            drop(metrics.refused.get_or_create(&ReasonLabels { reason }));
+        }
         registry.register(
             "upstream_call_failures",
             "Calls that an upstream did not answer as gRPC, by service and reason",
@@ -64,6 +71,19 @@ impl UpstreamMetrics {
         metrics
     }
 
+    /// A service that this node has from now on: each of its series is there before it is needed.
+    pub(super) fn begin(&self, service: &ServiceName, healthy: bool) {
+        let labels = |reason| FailureLabels { service: service.to_string(), reason };
+        for reason in CALL_FAILURES.into_iter().chain(DialError::WORDS) {
+            drop(self.calls.get_or_create(&labels(reason)));
+        }
+        for reason in problems() {
+            drop(self.checks.get_or_create(&labels(reason)));
+        }
+        drop(self.in_flight.get_or_create(&service_labels(service)));
+        self.set_healthy(service, healthy);
+    }
+
     /// A call that failed.
     pub(super) fn call_failed(&self, service: &ServiceName, reason: &'static str) {
         self.calls.get_or_create(&FailureLabels { service: service.to_string(), reason }).inc();
@@ -81,21 +101,27 @@ impl UpstreamMetrics {
 
     /// The gauge of a service's calls in flight.
     pub(super) fn in_flight(&self, service: &ServiceName) -> Gauge {
-        self.in_flight.get_or_create_owned(&labels(service))
+        self.in_flight.get_or_create_owned(&service_labels(service))
     }
 
     /// Whether it is healthy.
     pub(super) fn set_healthy(&self, service: &ServiceName, healthy: bool) {
-        self.healthy.get_or_create(&labels(service)).set(healthy.into());
+        self.healthy.get_or_create(&service_labels(service)).set(healthy.into());
     }
 
     /// Forgets the gauges of a service that is deregistered. Counters stay, as counters do.
     pub(super) fn forget(&self, service: &ServiceName) {
-        self.healthy.remove(&labels(service));
-        self.in_flight.remove(&labels(service));
+        self.healthy.remove(&service_labels(service));
+        self.in_flight.remove(&service_labels(service));
     }
 }
 
-fn labels(service: &ServiceName) -> ServiceLabels {
+/// Why an upstream was not asked with success.
+fn problems() -> impl Iterator<Item = &'static str> {
+    // A dial may time out, too.
+    Problem::WORDS.into_iter().chain(DialError::WORDS)
+}
+
+fn service_labels(service: &ServiceName) -> ServiceLabels {
     ServiceLabels { service: service.to_string() }
 }

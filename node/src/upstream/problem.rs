@@ -72,7 +72,24 @@ impl From<SchemaError> for Problem {
 }
 
 impl Problem {
-    /// The word in metrics.
+    /// Every word beside those of `DialError`, so that each series is there before it is needed.
+    pub(super) const WORDS: [&str; 13] = [
+        "starting",
+        "timeout",
+        "broken",
+        "no_reflection",
+        "no_service",
+        "reflection",
+        "descriptor_bounds",
+        "descriptors",
+        "conflict",
+        "not_granted",
+        "unhealthy",
+        "no_health",
+        "ca",
+    ];
+
+    /// The word in metrics, one of `WORDS` or of those of `DialError`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Starting => "starting",

@@ -42,6 +42,11 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Every word, so that each series is there before it is needed.
+    pub(super) const WORDS: [&str; 6] =
+        ["no_hello", "unimplemented", "broken", "ended", "violation", "stalled"];
+
+    /// A word for metrics, one of `WORDS`.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::NoHello => "no_hello",

@@ -1,5 +1,6 @@
 //! What is counted of peer streams.
 
+use super::link::Fault;
 use crate::telemetry::Metrics;
 use p2p_proto::v1::PeerRefusalReason;
 use prometheus_client::{
@@ -58,8 +59,11 @@ impl StreamMetrics {
         let ways = Family::<WayLabels, Counter>::default();
         let of = |way| ways.get_or_create_owned(&WayLabels { way });
         let (by_stream, passed_through) = (of("stream"), of("passthrough"));
-        let (open, excess, refused, faults) =
-            (Gauge::default(), Family::default(), Family::default(), Family::default());
+        let open = Gauge::default();
+        let refusals = REFUSALS.map(word);
+        let excess = by_reason(EXCESS.into_iter().chain(refusals));
+        let refused = by_reason(refusals);
+        let faults = by_reason(Fault::WORDS.into_iter().chain([TOO_MANY]));
         metrics.register(|registry| {
             registry.register("peer_calls", "Calls sent to other nodes, by way", ways.clone());
             registry.register("peer_streams", "Peer streams that are open, of both sides", open.clone());
@@ -90,14 +94,7 @@ impl StreamMetrics {
     }
 
     pub(super) fn excess(&self, why: Excess) {
-        let reason = match why {
-            Excess::Body => "body",
-            Excess::Headers => "headers",
-            Excess::Calls => "calls",
-            Excess::Bytes => "bytes",
-            Excess::Closing => "closing",
-            Excess::Refused(reason) => word(reason),
-        };
+        let reason = why.word();
         self.excess.get_or_create(&ReasonLabels { reason }).inc();
     }
 
@@ -108,6 +105,36 @@ impl StreamMetrics {
     pub(super) fn fault(&self, reason: &'static str) {
         self.faults.get_or_create(&ReasonLabels { reason }).inc();
     }
+}
+
+/// Every reason to refuse a call on a stream.
+const REFUSALS: [PeerRefusalReason; 3] =
+    [PeerRefusalReason::Unspecified, PeerRefusalReason::Busy, PeerRefusalReason::Stopping];
+/// The words of the reasons for excess that are this side's own.
+const EXCESS: [&str; 5] = ["body", "headers", "calls", "bytes", "closing"];
+/// The reason of a stream that a peer opens beyond those that it may have.
+pub(super) const TOO_MANY: &str = "too_many";
+
+impl Excess {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Headers => "headers",
+            Self::Calls => "calls",
+            Self::Bytes => "bytes",
+            Self::Closing => "closing",
+            Self::Refused(reason) => word(reason),
+        }
+    }
+}
+
+/// A family with each of its series at zero.
+fn by_reason(reasons: impl IntoIterator<Item = &'static str>) -> Family<ReasonLabels, Counter> {
+    let family = Family::default();
+    for reason in reasons {
+        drop(family.get_or_create(&ReasonLabels { reason }));
+    }
+    family
 }
 
 fn word(reason: PeerRefusalReason) -> &'static str {

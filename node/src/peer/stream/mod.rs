@@ -155,7 +155,7 @@ impl Streams {
                 let _place = Place { streams: &streams, shared };
                 link::run(opened, expires, serving).await;
             } else {
-                streams.metrics.fault("too_many");
+                streams.metrics.fault(metrics::TOO_MANY);
                 let why = "this node has too many peer streams open here";
                 shared.fail(why, Some(Status::resource_exhausted(why)));
             }
