@@ -2,7 +2,7 @@
 //! in the verb's own file.
 
 use crate::{
-    commands::{ca, certs, cluster, dev, doctor, health, metrics, rpc, services, token},
+    commands::{ca, certs, cluster, config, dev, doctor, health, metrics, rpc, services, token},
     output::Format,
     session::TokenSource,
 };
@@ -117,6 +117,10 @@ pub(crate) enum Command {
     #[command(alias = "tokens", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl token issue --subject ci --scope 'shop.*'")]
     Token(token::TokenCommand),
+    /// Shows, changes and checks the configuration file of a node; needs no node
+    #[command(alias = "configs", subcommand)]
+    #[command(after_help = "Examples:\n  p2pctl config set port 9001 --file config/worker.yaml --dry-run")]
+    Config(config::ConfigCommand),
     Doctor(doctor::DoctorArgs),
     Health(health::HealthArgs),
     #[command(alias = "metric")]

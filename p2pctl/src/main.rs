@@ -7,6 +7,7 @@
 //! | [`session`] | from the global flags to a connection, and from its errors to advice |
 //! | [`output`] | everything that is printed: tables, JSON, YAML, errors |
 //! | [`error`] | failures and the exit codes that scripts rely on |
+//! | [`files`] | writing files whole or not at all |
 //!
 //! Data flows one way: `cli` → a verb → `session` → an answer → `output`. Data goes to stdout, everything
 //! else to stderr.
@@ -14,6 +15,7 @@
 mod cli;
 mod commands;
 mod error;
+mod files;
 mod output;
 mod session;
 

@@ -1,17 +1,11 @@
 //! `p2pctl ca backup` and `restore`, as scripts run them.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+mod support;
+
+use std::{fs, path::Path, process::Output};
 
 fn p2pctl(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_p2pctl"));
-    for name in ["P2PCTL_ENDPOINT", "P2PCTL_CA", "P2PCTL_CERT", "P2PCTL_KEY"] {
-        command.env_remove(name);
-    }
-    command.current_dir(dir).args(args).stdin(Stdio::null()).output().expect("p2pctl runs")
+    support::p2pctl(dir).args(args).output().expect("p2pctl runs")
 }
 
 fn works(dir: &Path, args: &[&str]) -> String {

@@ -3,6 +3,7 @@
 pub(crate) mod ca;
 pub(crate) mod certs;
 pub(crate) mod cluster;
+pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod health;
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Rpc(rpc::RpcCommand::Broadcast(args)) => {
             block_on(rpc::broadcast::run(&args, &session, output))
         }
+        Command::Config(command) => config::run(&command, output),
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),
