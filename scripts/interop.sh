@@ -63,6 +63,8 @@ fi
 # --- Cluster ---------------------------------------------------------------------------------------------------
 
 work=$(mktemp -d)
+# The contexts that p2pctl writes here are nobody's.
+export XDG_CONFIG_HOME=$work/config
 pids=
 # shellcheck disable=SC2317  # called by the trap
 stop() {

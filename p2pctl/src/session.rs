@@ -131,10 +131,15 @@ impl<'a> Session<'a> {
             ConnectError::Unreachable { endpoint, .. } if endpoint.is_plain() => {
                 Failure::unreachable(message).hint("Does the node use TLS? Then leave out http://")
             }
-            ConnectError::Unreachable { .. } => Failure::unreachable(message).hint(
-                "Is the node running there? Name another one with --endpoint HOST:PORT, \
-                 or start a local cluster with `p2pctl dev`",
-            ),
+            ConnectError::Unreachable { .. } => Failure::unreachable(message).hint(&match &self.global.endpoint_of {
+                Some(context) => format!(
+                    "Is the node of context {context} running there? Name another one with --endpoint HOST:PORT, or \
+                     another context with --context NAME"
+                ),
+                None => "Is the node running there? Name another one with --endpoint HOST:PORT, \
+                         or start a local cluster with `p2pctl dev`"
+                    .to_owned(),
+            }),
             ConnectError::TimedOut { .. } => Failure::timed_out(message)
                 .hint("Is it a P2P node, and is it overloaded? --timeout allows more"),
             ConnectError::Tls { refused_by_node: true, .. } => {

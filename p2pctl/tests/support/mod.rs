@@ -27,12 +27,13 @@ fn free_ports(count: u16) -> u16 {
 }
 
 /// What `p2pctl` takes from its environment.
-const ENVIRONMENT: [&str; 8] = [
+const ENVIRONMENT: [&str; 9] = [
     "P2PCTL_ENDPOINT",
     "P2PCTL_CA",
     "P2PCTL_CERT",
     "P2PCTL_KEY",
     "P2PCTL_TOKEN",
+    "P2PCTL_CONTEXT",
     "P2P_CONFIG",
     "NO_COLOR",
     "RUST_LOG",
@@ -51,15 +52,16 @@ pub fn p2pctl(dir: &Path) -> Command {
 impl Dev {
     /// Starts it and waits until it is ready.
     pub fn start() -> Self {
-        Self::with_workers(1)
+        Self::with(1, &[])
     }
 
-    /// The same with more workers.
-    pub fn with_workers(workers: u16) -> Self {
+    /// The same with so many workers and this environment.
+    pub fn with(workers: u16, environment: &[(&str, &str)]) -> Self {
         let (directory, port) = (tempfile::tempdir().expect("a directory"), free_ports(workers + 1));
         let mut child = p2pctl(directory.path())
             .args(["dev", "--workers", &workers.to_string(), "--base-port", &port.to_string(), "--dir"])
             .arg(directory.path().join("dev"))
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("started");

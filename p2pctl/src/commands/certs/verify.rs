@@ -24,7 +24,8 @@ use std::{
 #[command(after_help = "\
 Examples:
   p2pctl certs verify --ca certs/ca_cert.pem certs/worker_cert.pem
-  p2pctl certs verify --ca certs/ca_cert.pem certs/admin_cert.pem certs/worker_cert.pem -o json")]
+  p2pctl certs verify \\
+      --ca certs/ca_cert.pem certs/admin_cert.pem certs/worker_cert.pem -o json")]
 pub(crate) struct VerifyArgs {
     /// PEM file: the certificate, then its intermediates
     #[arg(required = true, value_name = "FILE")]

@@ -25,7 +25,8 @@ const NODE_WIDTH: usize = 16;
 Examples:
   p2pctl cluster events
   p2pctl cluster events --follow
-  p2pctl cluster events -o json | jq -r '.items[] | select(.to == \"down\").node_id'
+  p2pctl cluster events -o json | jq -r \\
+      '.items[] | select(.to == \"down\").node_id'
 
 With --follow, -o json prints one object a line. A line that says how many events were missed means that the reader was \
 too slow.")]

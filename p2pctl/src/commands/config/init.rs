@@ -35,8 +35,10 @@ const TRIES: usize = 3;
 #[command(after_help = "\
 Examples:
   p2pctl config init --file c-1.yaml --role coordinator --node-id c-1
-  p2pctl config init --file w-1.yaml --role worker --node-id w-1 --coordinator-address 10.0.0.5:8001
-  p2pctl config init --file w-2.yaml --role worker --node-id w-2 --coordinator-address '[2001:db8::5]:8001' --port 9001")]
+  p2pctl config init --file w-1.yaml --role worker --node-id w-1 \\
+      --coordinator-address 10.0.0.5:8001
+  p2pctl config init --file w-2.yaml --role worker --node-id w-2 \\
+      --coordinator-address '[2001:db8::5]:8001' --port 9001")]
 pub(crate) struct InitArgs {
     /// What the node is; one coordinator, or two, per cluster
     #[arg(long)]

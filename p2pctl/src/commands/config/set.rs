@@ -25,7 +25,8 @@ use serde_yaml::Value;
 Examples:
   p2pctl config set port 9001 --file config/worker.yaml --dry-run
   p2pctl config set log_level info,p2p_node=debug --file config/worker.yaml
-  p2pctl config set coordinator_addresses '[\"10.0.0.5:8001\", \"10.0.0.6:8001\"]' --file config/worker.yaml
+  p2pctl config set coordinator_addresses '[\"10.0.0.5:8001\", \"10.0.0.6:8001\"]' \\
+      --file config/worker.yaml
   p2pctl config set labels '{disk: ssd}' --file config/worker.yaml")]
 pub(crate) struct SetArgs {
     /// Key to set

@@ -14,7 +14,8 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  p2pctl config unset rate_limit_rpc_requests --file config/worker.yaml --dry-run
+  p2pctl config unset rate_limit_rpc_requests --file config/worker.yaml \\
+      --dry-run
   p2pctl config unset rate_limit_rpc_requests --file config/worker.yaml")]
 pub(crate) struct UnsetArgs {
     /// Key to take out

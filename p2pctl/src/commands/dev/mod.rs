@@ -17,6 +17,7 @@ mod process;
 mod screen;
 
 use crate::{
+    context::Context,
     error::{Exit, Failure, Outcome},
     output::Output,
 };
@@ -26,10 +27,14 @@ use process::Children;
 use std::{path::PathBuf, time::Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The name of the context that leads to the local cluster.
+const CONTEXT: &str = "dev";
+
 /// Starts a cluster on this machine: one coordinator and some workers, with certificates
 ///
 /// Shows what runs where and makes one call through it. Use it to try P2P Core, and to develop a service
-/// against a real cluster. Everything it needs lies in one directory; Ctrl-C stops all nodes.
+/// against a real cluster. Everything it needs lies in one directory; Ctrl-C stops all nodes. It
+/// writes the context dev, so that p2pctl needs no flags to reach it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -86,6 +91,12 @@ async fn serve(
         (node, status) = children.exited() => return Err(process::early_exit(plan, &node, &status)),
     };
     let screen = screen::Screen::new(plan, children, call, started.elapsed());
+    if !args.once {
+        let endpoint = plan.coordinator().address.to_string();
+        if let Some(context) = Context::of_admin(CONTEXT, Some(endpoint), &plan.certificate_dir()) {
+            context.remember(output);
+        }
+    }
     output.object("DevCluster", &screen, |output| screen.text(output, args.once))?;
     if args.once {
         return Ok(Exit::Success);

@@ -29,8 +29,10 @@ const TIME_WIDTH: usize = 7;
 #[command(after_help = "\
 Examples:
   p2pctl rpc broadcast p2p.v1.SystemService/GetInfo
-  p2pctl rpc broadcast shop.Cache/Flush '{\"prefix\": \"users/\"}' --role worker --label disk=ssd
-  p2pctl rpc broadcast p2p.v1.SystemService/GetMetrics -o json | jq -r 'select(.ok) | .node_id'
+  p2pctl rpc broadcast shop.Cache/Flush '{\"prefix\": \"users/\"}' --role worker \\
+      --label disk=ssd
+  p2pctl rpc broadcast p2p.v1.SystemService/GetMetrics -o json | jq -r \\
+      'select(.ok) | .node_id'
 
 Exit codes: 0 if all nodes answered, 7 if some did, 1 if none did, 3 if no node fits.
 With -o json, each line is one node's result.")]

@@ -23,7 +23,8 @@ use std::str::FromStr;
 Examples:
   p2pctl rpc describe p2p.v1.SystemService/Echo
   p2pctl rpc describe p2p.v1.SystemService
-  p2pctl rpc describe p2p.v1.SystemService/Echo -o json | jq '.methods[0].example'")]
+  p2pctl rpc describe p2p.v1.SystemService/Echo -o json | jq \\
+      '.methods[0].example'")]
 pub(crate) struct DescribeArgs {
     /// package.Service/Method or package.Service
     #[arg(value_name = "METHOD|SERVICE")]
