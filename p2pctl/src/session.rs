@@ -118,8 +118,8 @@ impl<'a> Session<'a> {
         let message = error.to_string();
         match error {
             ConnectError::NoCa => Failure::usage(format!(
-                "No CA certificate to check the node at {} against. Pass --ca FILE (or set P2PCTL_CA): \
-                 the ca_cert.pem of its cluster",
+                "no CA certificate to check the node at {} against. Pass --ca FILE (or set P2PCTL_CA): \
+                 the ca_cert.pem of its cluster, or choose a context (`p2pctl context list`)",
                 self.global.endpoint
             )),
             ConnectError::Files { .. } => Failure::usage(message).hint(&format!("Check {}", self.files())),
@@ -208,7 +208,7 @@ impl<'a> Session<'a> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let content = fs::read(path).with_context(|| format!("Cannot read {}", path.display()));
+    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     content.map_err(|error| Failure::usage(format!("{error:#}")))
 }
 

@@ -42,7 +42,7 @@ fn a_lost_ca_comes_back_from_its_backup() {
     fs::write(dir.join("cut"), &text[..text.len() / 2]).expect("written");
     assert!(fails(dir, &restore("cut", "pass"), 1).contains("cut: the backup is damaged or cut short"));
     assert!(fails(dir, &restore("pass", "pass"), 1).contains("pass: not an age file"));
-    assert!(fails(dir, &restore("nowhere", "pass"), 3).contains("Cannot read nowhere"));
+    assert!(fails(dir, &restore("nowhere", "pass"), 3).contains("cannot read nowhere"));
     assert!(!dir.join("new").exists());
 
     works(dir, &restore("ca.backup", "pass"));
@@ -69,6 +69,6 @@ fn what_is_no_ca_or_no_passphrase_ends_with_one_sentence() {
     let short = fails(dir, &["ca", "backup", "--out", "x", "--passphrase-file", "short"], 2);
     assert!(short.contains("at least 12 characters"), "{short}");
     let missing = fails(dir, &["ca", "backup", "--out", "x", "--passphrase-file", "nowhere"], 2);
-    assert!(missing.contains("Cannot read the passphrase from nowhere"), "{missing}");
+    assert!(missing.contains("cannot read the passphrase from nowhere"), "{missing}");
     assert!(!dir.join("x").exists());
 }

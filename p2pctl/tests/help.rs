@@ -55,6 +55,38 @@ fn the_version_says_from_what_it_was_built() {
     assert_eq!(short, format!("{}\n", lines[0]));
 }
 
+/// Errors follow `error: `, as those of clap, of the library and of nodes do: they begin small.
+#[test]
+fn errors_begin_with_a_small_letter() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let (mut begun, mut seen) = (Vec::new(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("sources").map(|entry| entry.expect("readable").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let source = fs::read_to_string(&entry).expect("text");
+            for call in ["Failure::", "context("].iter().flat_map(|call| source.split(call).skip(1)) {
+                // `other(format!("...`, `|| format!("...`, `"...`: what stands before the text is short.
+                let Some((before, text)) = call.split_once('"').filter(|(before, _)| before.len() < 60)
+                else {
+                    continue;
+                };
+                let mut letters = text.chars();
+                let capital = letters.next().is_some_and(char::is_uppercase)
+                    && letters.next().is_some_and(char::is_lowercase);
+                seen += 1;
+                // Advice is a sentence of its own.
+                if capital && !before.contains("hint(") && !before.contains([';', '}', ',']) {
+                    begun.push(format!("{}: {}", entry.display(), text.lines().next().unwrap_or_default()));
+                }
+            }
+        }
+    }
+    assert!(seen > 60 && begun.is_empty(), "{seen} errors, with a capital: {begun:#?}");
+}
+
 #[test]
 fn a_name_that_is_nearly_right_gets_the_right_one() {
     let dir = tempfile::tempdir().expect("a directory");

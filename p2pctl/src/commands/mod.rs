@@ -92,6 +92,6 @@ fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::other(format!("Cannot start the I/O driver: {error}")))?
+        .map_err(|error| Failure::other(format!("cannot start the I/O driver: {error}")))?
         .block_on(verb)
 }

@@ -43,7 +43,7 @@ struct Verdict {
 
 /// Runs the verb; `ca` is the global flag.
 pub(crate) fn run(args: &VerifyArgs, ca: Option<&Path>, output: &Output) -> Outcome {
-    let ca = ca.ok_or_else(|| Failure::usage("Pass --ca FILE, the CA certificate to check against"))?;
+    let ca = ca.ok_or_else(|| Failure::usage("pass --ca FILE, the CA certificate to check against"))?;
     let ca_pem = read(ca)?;
     let mut verdicts = Vec::new();
     for file in &args.files {

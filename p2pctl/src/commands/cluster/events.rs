@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &EventsArgs, session: &Session<'_>, output: &Outpu
         followed = follow(events, session, output) => followed,
         stop = tokio::signal::ctrl_c() => match stop {
             Ok(()) => Ok(Exit::Success),
-            Err(error) => Err(Failure::other(format!("Cannot await Ctrl-C: {error}"))),
+            Err(error) => Err(Failure::other(format!("cannot await Ctrl-C: {error}"))),
         },
     }
 }

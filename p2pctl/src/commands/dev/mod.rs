@@ -109,7 +109,7 @@ async fn serve(
             plan.log_advice(&node)
         ));
         if left == 0 {
-            return Err(Failure::other("All nodes have ended"));
+            return Err(Failure::other("all nodes have ended"));
         }
     }
 }
@@ -124,7 +124,7 @@ struct Stop {
 impl Stop {
     fn listen() -> Result<Self, Failure> {
         let listen =
-            |kind| signal(kind).map_err(|error| Failure::other(format!("Cannot await signals: {error}")));
+            |kind| signal(kind).map_err(|error| Failure::other(format!("cannot await signals: {error}")));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

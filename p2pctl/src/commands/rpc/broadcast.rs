@@ -153,7 +153,7 @@ fn verdict(answered: usize, failed: &[String]) -> Outcome {
     let all = answered + failed.len();
     let names = failed.join(", ");
     Err(match answered {
-        0 => Failure::other(format!("None of {all} nodes answered: {names}")),
+        0 => Failure::other(format!("none of {all} nodes answered: {names}")),
         _ => Failure::partial(format!("{} of {all} nodes failed: {names}", failed.len())),
     })
 }

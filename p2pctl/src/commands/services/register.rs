@@ -97,7 +97,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("Cannot read {}", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
         .map_err(|error| Failure::usage(format!("{error:#}")))?;
     match bytes.len() as u64 {
         0 => Err(Failure::usage(format!("{} is empty", path.display()))),
