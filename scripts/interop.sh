@@ -57,6 +57,8 @@ promtool=$(prometheus_program promtool "$tools")
 # --- Cluster ---------------------------------------------------------------------------------------------------
 
 work=$(mktemp -d)
+# The contexts that p2pctl writes here are nobody's.
+export XDG_CONFIG_HOME=$work/config
 pids=
 # shellcheck disable=SC2317  # called by the trap
 stop() {

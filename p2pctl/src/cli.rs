@@ -2,13 +2,16 @@
 //! in the verb's own file.
 
 use crate::{
-    commands::{ca, certs, cluster, dev, doctor, health, metrics, rpc, services, token},
+    commands::{
+        ca, certs, cluster, completions, config, context, dev, doctor, health, man, metrics, rpc, services,
+        token,
+    },
     output::Format,
     session::TokenSource,
 };
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use p2p_client::Endpoint;
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -21,14 +24,15 @@ Exit codes:
 Examples:
   p2pctl dev                                   a local cluster in one command
   p2pctl certs generate --node api-1:worker    certificates for a real one
-  p2pctl --ca certs/ca_cert.pem --cert certs/admin_cert.pem --key certs/admin_key.pem cluster nodes";
+  p2pctl --ca certs/ca_cert.pem --cert certs/admin_cert.pem \\
+      --key certs/admin_key.pem cluster nodes";
 
 /// Administers a P2P Core cluster: certificates, members, calls, and a local cluster to try it all
 ///
 /// Connects to any one node; a node answers for the whole cluster. Data goes to stdout, everything else
 /// to stderr.
 #[derive(Debug, Parser)]
-#[command(name = "p2pctl", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "p2pctl", version, long_version = build(), after_help = EXIT_CODES, max_term_width = 100)]
 #[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -41,8 +45,9 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalOptions {
-    /// Node to connect to; http:// before it means without TLS. Without this flag, and with no other that says who you
-    /// are or whom you trust, the socket of this host's node (/run/p2p/node.sock) is taken if there is one
+    /// Node to connect to; http:// before it means without TLS. Without this flag it is that of the context; without a
+    /// context, and with no flag that says who you are or whom you trust, the socket of this host's node
+    /// (/run/p2p/node.sock) if there is one
     #[arg(long, global = true, env = "P2PCTL_ENDPOINT", value_name = "HOST:PORT|unix:PATH")]
     #[arg(default_value = "127.0.0.1:8001")]
     pub(crate) endpoint: Endpoint,
@@ -59,29 +64,29 @@ pub(crate) struct GlobalOptions {
     #[arg(long, global = true, env = "P2PCTL_TOKEN", hide_env_values = true, value_name = "TOKEN|@FILE|-")]
     #[arg(allow_hyphen_values = true)]
     pub(crate) token: Option<TokenSource>,
+    /// Context to connect with instead of the current one; what other flags and the environment say comes before it
+    #[arg(long, global = true, env = "P2PCTL_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
     /// Output format
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
     /// How long connecting and each call may take, as in 500ms, 5s or 2m
     #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = timeout)]
     pub(crate) timeout: Duration,
+    /// Whether a flag or the environment names the endpoint.
+    #[arg(skip)]
+    pub(crate) endpoint_given: bool,
+    /// The context that named it.
+    #[arg(skip)]
+    pub(crate) endpoint_of: Option<String>,
 }
 
-/// Where a node's `listen_socket` is looked for.
-const SOCKET: &str = "/run/p2p/node.sock";
-
 impl Cli {
-    /// Reads the command line. Who names neither a node, nor a CA, nor evidence, speaks to the node of this host over its
-    /// socket, if it may.
+    /// Reads the command line.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches()?;
         let mut cli = Self::from_arg_matches(&matches)?;
-        let global = &cli.global;
-        let named = !is_default(&matches, "endpoint");
-        let evidence = global.ca.is_some() || global.cert.is_some() || global.token.is_some();
-        if !named && !evidence && std::os::unix::net::UnixStream::connect(SOCKET).is_ok() {
-            cli.global.endpoint = format!("unix:{SOCKET}").parse().expect("a socket's path is an endpoint");
-        }
+        cli.global.endpoint_given = !is_default(&matches, "endpoint");
         Ok(cli)
     }
 }
@@ -91,6 +96,35 @@ fn is_default(matches: &clap::ArgMatches, name: &str) -> bool {
     let given = |source| !matches!(source, Some(clap::parser::ValueSource::DefaultValue) | None);
     let here = matches.try_contains_id(name).is_ok() && given(matches.value_source(name));
     !here && matches.subcommand().is_none_or(|(_, deeper)| is_default(deeper, name))
+}
+
+/// What `--version` says; -V says the version alone.
+fn build() -> &'static str {
+    static BUILD: LazyLock<String> = LazyLock::new(|| env!("P2PCTL_BUILD").replace('|', "\n"));
+    &BUILD
+}
+
+impl Command {
+    /// Whether it connects to a node, or may.
+    pub(crate) fn connects(&self) -> bool {
+        match self {
+            Self::Dev(_)
+            | Self::DevNode(_)
+            | Self::Certs(_)
+            | Self::Completions(_)
+            | Self::Config(_)
+            | Self::Context(_)
+            | Self::Man(_) => false,
+            Self::Ca(_)
+            | Self::Cluster(_)
+            | Self::Rpc(_)
+            | Self::Services(_)
+            | Self::Token(_)
+            | Self::Doctor(_)
+            | Self::Health(_)
+            | Self::Metrics(_) => true,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,10 +151,19 @@ pub(crate) enum Command {
     #[command(alias = "tokens", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl token issue --subject ci --scope 'shop.*'")]
     Token(token::TokenCommand),
+    /// Shows, changes and checks the configuration file of a node; needs no node
+    #[command(alias = "configs", subcommand)]
+    #[command(after_help = "Examples:\n  p2pctl config set port 9001 --file config/worker.yaml --dry-run")]
+    Config(config::ConfigCommand),
+    /// Chooses the cluster that is meant where no flag says so
+    #[command(alias = "contexts", subcommand, after_help = "Examples:\n  p2pctl context list")]
+    Context(context::ContextCommand),
     Doctor(doctor::DoctorArgs),
     Health(health::HealthArgs),
     #[command(alias = "metric")]
     Metrics(metrics::MetricsArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Longest time that a call may take; nobody waits longer than a day.
@@ -186,8 +229,19 @@ mod tests {
                 if !about || !(is_group || when) || !help.contains("Examples:\n") {
                     thin.push(path.clone());
                 }
+                // Wider lines are broken by clap, and no longer what one can paste.
+                let example = |line: &&str| line.starts_with("  ") && line.chars().count() > 80;
+                let wide: Vec<&str> = help.lines().filter(example).collect();
+                assert!(wide.is_empty(), "{path}: {wide:?}");
+                let help = help.replace("\\\n      ", "");
                 for example in help.lines().filter_map(|line| line.trim().strip_prefix("p2pctl ")) {
-                    let words = example.split(" | ").next().unwrap_or_default().split("  ").next();
+                    let words = example
+                        .split(" | ")
+                        .flat_map(|part| part.split(" > "))
+                        .next()
+                        .unwrap_or_default()
+                        .split("  ")
+                        .next();
                     let words = shell_words(words.unwrap_or_default());
                     let parsed = Cli::try_parse_from(std::iter::once("p2pctl".to_owned()).chain(words));
                     let fine = parsed.as_ref().err().is_none_or(|error| !error.use_stderr());

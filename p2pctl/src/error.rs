@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn advice_follows_as_its_own_sentence() {
-        assert_eq!(Failure::other("It broke").hint("Mend it.").message, "It broke. Mend it.");
-        assert_eq!(Failure::other("Broke?").hint("Yes.").message, "Broke? Yes.");
+        assert_eq!(Failure::other("it broke").hint("Mend it.").message, "it broke. Mend it.");
+        assert_eq!(Failure::other("broke?").hint("Yes.").message, "broke? Yes.");
     }
 }

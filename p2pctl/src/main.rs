@@ -6,14 +6,18 @@
 //! | [`commands`] | one file per verb: its arguments, its help, what it does |
 //! | [`session`] | from the global flags to a connection, and from its errors to advice |
 //! | [`output`] | everything that is printed: tables, JSON, YAML, errors |
+//! | [`context`] | named sets of what to connect with, and what holds where a command line names nothing |
 //! | [`error`] | failures and the exit codes that scripts rely on |
+//! | [`files`] | writing files whole or not at all |
 //!
 //! Data flows one way: `cli` → a verb → `session` → an answer → `output`. Data goes to stdout, everything
 //! else to stderr.
 
 mod cli;
 mod commands;
+mod context;
 mod error;
+mod files;
 mod output;
 mod session;
 

@@ -118,8 +118,8 @@ impl<'a> Session<'a> {
         let message = error.to_string();
         match error {
             ConnectError::NoCa => Failure::usage(format!(
-                "No CA certificate to check the node at {} against. Pass --ca FILE (or set P2PCTL_CA): \
-                 the ca_cert.pem of its cluster",
+                "no CA certificate to check the node at {} against. Pass --ca FILE (or set P2PCTL_CA): \
+                 the ca_cert.pem of its cluster, or choose a context (`p2pctl context list`)",
                 self.global.endpoint
             )),
             ConnectError::Files { .. } => Failure::usage(message).hint(&format!("Check {}", self.files())),
@@ -131,10 +131,15 @@ impl<'a> Session<'a> {
             ConnectError::Unreachable { endpoint, .. } if endpoint.is_plain() => {
                 Failure::unreachable(message).hint("Does the node use TLS? Then leave out http://")
             }
-            ConnectError::Unreachable { .. } => Failure::unreachable(message).hint(
-                "Is the node running there? Name another one with --endpoint HOST:PORT, \
-                 or start a local cluster with `p2pctl dev`",
-            ),
+            ConnectError::Unreachable { .. } => Failure::unreachable(message).hint(&match &self.global.endpoint_of {
+                Some(context) => format!(
+                    "Is the node of context {context} running there? Name another one with --endpoint HOST:PORT, or \
+                     another context with --context NAME"
+                ),
+                None => "Is the node running there? Name another one with --endpoint HOST:PORT, \
+                         or start a local cluster with `p2pctl dev`"
+                    .to_owned(),
+            }),
             ConnectError::TimedOut { .. } => Failure::timed_out(message)
                 .hint("Is it a P2P node, and is it overloaded? --timeout allows more"),
             ConnectError::Tls { refused_by_node: true, .. } => {
@@ -203,7 +208,7 @@ impl<'a> Session<'a> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let content = fs::read(path).with_context(|| format!("Cannot read {}", path.display()));
+    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     content.map_err(|error| Failure::usage(format!("{error:#}")))
 }
 

@@ -1,17 +1,11 @@
 //! `p2pctl ca backup` and `restore`, as scripts run them.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+mod support;
+
+use std::{fs, path::Path, process::Output};
 
 fn p2pctl(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_p2pctl"));
-    for name in ["P2PCTL_ENDPOINT", "P2PCTL_CA", "P2PCTL_CERT", "P2PCTL_KEY"] {
-        command.env_remove(name);
-    }
-    command.current_dir(dir).args(args).stdin(Stdio::null()).output().expect("p2pctl runs")
+    support::p2pctl(dir).args(args).output().expect("p2pctl runs")
 }
 
 fn works(dir: &Path, args: &[&str]) -> String {
@@ -48,7 +42,7 @@ fn a_lost_ca_comes_back_from_its_backup() {
     fs::write(dir.join("cut"), &text[..text.len() / 2]).expect("written");
     assert!(fails(dir, &restore("cut", "pass"), 1).contains("cut: the backup is damaged or cut short"));
     assert!(fails(dir, &restore("pass", "pass"), 1).contains("pass: not an age file"));
-    assert!(fails(dir, &restore("nowhere", "pass"), 3).contains("Cannot read nowhere"));
+    assert!(fails(dir, &restore("nowhere", "pass"), 3).contains("cannot read nowhere"));
     assert!(!dir.join("new").exists());
 
     works(dir, &restore("ca.backup", "pass"));
@@ -75,6 +69,6 @@ fn what_is_no_ca_or_no_passphrase_ends_with_one_sentence() {
     let short = fails(dir, &["ca", "backup", "--out", "x", "--passphrase-file", "short"], 2);
     assert!(short.contains("at least 12 characters"), "{short}");
     let missing = fails(dir, &["ca", "backup", "--out", "x", "--passphrase-file", "nowhere"], 2);
-    assert!(missing.contains("Cannot read the passphrase from nowhere"), "{missing}");
+    assert!(missing.contains("cannot read the passphrase from nowhere"), "{missing}");
     assert!(!dir.join("x").exists());
 }

@@ -2,35 +2,17 @@
 //!
 //! Times, serial numbers and the like differ from run to run: `normalized` replaces them.
 
-use std::{
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+mod support;
 
-/// Runs `p2pctl` in `dir`, without the caller's environment of p2pctl.
+use std::{path::Path, process::Output};
+use support::golden::session;
+
 fn p2pctl(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_p2pctl"));
-    for name in ["P2PCTL_ENDPOINT", "P2PCTL_CA", "P2PCTL_CERT", "P2PCTL_KEY"] {
-        command.env_remove(name);
-    }
-    command.current_dir(dir).args(args).stdin(Stdio::null()).output().expect("p2pctl runs")
+    support::p2pctl(dir).args(args).output().expect("p2pctl runs")
 }
 
-/// The session as one would see it: command, stdout, stderr, exit code.
-fn session(dir: &Path, commands: &[&str]) -> String {
-    let mut text = String::new();
-    for line in commands {
-        let args: Vec<&str> = line.split(' ').collect();
-        let output = p2pctl(dir, &args);
-        let (stdout, stderr) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        text.push_str(&format!("$ p2pctl {line}\n{stdout}"));
-        for line in stderr.lines() {
-            text.push_str(&format!("[stderr] {line}\n"));
-        }
-        text.push_str(&format!("[exit {}]\n\n", output.status.code().expect("not killed")));
-    }
-    text
+fn assert_golden(name: &str, text: &str) {
+    support::golden::assert_golden(name, &normalized(text));
 }
 
 /// Replaces times by `TIME`, long hexadecimal numbers by `HEX` and this host's name by `HOST`; columns shrink
@@ -63,17 +45,6 @@ fn normalized(text: &str) -> String {
         (text != format!("\"{host}\",")).then_some(indent + &text)
     };
     text.lines().filter_map(line).collect::<Vec<_>>().join("\n") + "\n"
-}
-
-/// Compares with `tests/golden/<name>.txt`; with `UPDATE_GOLDEN=1` in the environment, writes it.
-fn assert_golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("txt");
-    let text = normalized(text);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &text).expect("golden file is writable");
-    }
-    let golden = std::fs::read_to_string(&path).expect("golden file exists; make it with UPDATE_GOLDEN=1");
-    assert_eq!(text, golden, "{} differs; if that is right, run with UPDATE_GOLDEN=1", path.display());
 }
 
 #[test]
@@ -158,8 +129,7 @@ fn a_reader_that_goes_away_is_no_error() {
     p2pctl(dir.path(), &["certs", "generate"]);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let status = Command::new(env!("CARGO_BIN_EXE_p2pctl"))
-        .current_dir(dir.path())
+    let status = support::p2pctl(dir.path())
         .args(["certs", "inspect", "certs/ca_cert.pem"])
         .stdout(writer)
         .status()

@@ -1,6 +1,8 @@
 //! `p2pctl dev --once`: the main job, as a newcomer starts it.
 
-use std::{net::TcpListener, process::Command};
+mod support;
+
+use std::net::TcpListener;
 
 /// The first of three ports in a row that are free now, below those that systems choose themselves.
 fn three_free_ports() -> u16 {
@@ -13,7 +15,7 @@ fn three_free_ports() -> u16 {
 fn one_command_brings_up_a_cluster_that_routes_a_call_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a directory");
     let port = three_free_ports();
-    let output = Command::new(env!("CARGO_BIN_EXE_p2pctl"))
+    let output = support::p2pctl(dir.path())
         .args(["dev", "--once", "--base-port", &port.to_string(), "--dir"])
         .arg(dir.path().join("dev"))
         .output()

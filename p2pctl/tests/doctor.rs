@@ -1,13 +1,16 @@
 //! `p2pctl doctor` against a real node.
 
+mod support;
+
 use p2p_core::Role;
 use p2p_node::identity::{GenerateRequest, UnixTime, generate};
 use std::{
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
     time::{Duration, Instant},
 };
+use support::{p2pctl as p2pctl_in, text};
 
 /// What only a defect takes longer than.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,17 +25,10 @@ impl Drop for Node {
 }
 
 fn p2pctl(directory: &Path, port: u16, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_p2pctl"));
-    for name in ["P2PCTL_ENDPOINT", "P2PCTL_CA", "P2PCTL_CERT", "P2PCTL_KEY"] {
-        command.env_remove(name);
-    }
-    command.current_dir(directory).args(["--endpoint", &format!("127.0.0.1:{port}")]);
+    let mut command = p2pctl_in(directory);
+    command.args(["--endpoint", &format!("127.0.0.1:{port}")]);
     command.args(["--ca", "ca_cert.pem", "--cert", "admin_cert.pem", "--key", "admin_key.pem"]);
-    command.args(args).stdin(Stdio::null()).output().expect("p2pctl runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    command.args(args).output().expect("p2pctl runs")
 }
 
 #[test]
@@ -61,9 +57,8 @@ fn doctor_finds_certificates_that_end_soon_and_ends_with_six() {
          ssl_key_file: c_key.pem\nrate_limit_enabled: false\n"
     );
     std::fs::write(directory.path().join("node.yaml"), yaml).expect("written");
-    let node = Command::new(env!("CARGO_BIN_EXE_p2pctl"))
+    let node = p2pctl_in(directory.path())
         .args(["dev-node", "--config", "node.yaml"])
-        .current_dir(directory.path())
         // It ends when its stdin closes.
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -83,7 +83,7 @@ fn methods_of_every_kind_are_called_and_all_nodes_at_once() {
     );
     let (code, _, notes) = run(&["rpc", "broadcast", "p2p.v1.ClusterService/Why"]);
     assert_eq!(code, 1, "{notes}");
-    assert!(notes.contains("None of 2 nodes answered"), "{notes}");
+    assert!(notes.contains("none of 2 nodes answered"), "{notes}");
     let (code, _, notes) = run(&["rpc", "broadcast", echo, "--label", "disk=ssd"]);
     assert_eq!(code, 3, "{notes}");
     assert!(notes.contains("no alive node with label disk=ssd provides"), "{notes}");

@@ -54,6 +54,12 @@ fn a_service_is_registered_listed_drained_disabled_enabled_and_deregistered() {
         list["items"].as_array().expect("a list").first().cloned().unwrap_or_default()
     };
     assert_eq!(listed(), Value::Null);
+    let none = services(&["list"]);
+    assert!(
+        text(&none.stderr).starts_with("No services yet: `p2pctl services register "),
+        "{}",
+        text(&none.stderr)
+    );
 
     // It accepts connections, which is all that its health check asks.
     let process = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -98,7 +104,7 @@ fn a_service_is_registered_listed_drained_disabled_enabled_and_deregistered() {
         (
             vec!["register", "shop.Stock", "--upstream", &url, "--descriptors", "no.bin"],
             2,
-            "Cannot read no.bin",
+            "cannot read no.bin",
         ),
     ] {
         let output = services(&arguments);

@@ -179,7 +179,9 @@ class Cluster:
         command = [program(folder, "p2pctl"), "certs", "generate", "--out", self.certificates, "--cluster-id", "bench"]
         for name, _, _ in roles:
             command += ["--node", f"{name}:coordinator" if name in self.coordinators else name]
-        made = subprocess.run(command, capture_output=True, text=True)
+        # The context that it writes is nobody's.
+        environment = {**os.environ, "XDG_CONFIG_HOME": self.directory}
+        made = subprocess.run(command, capture_output=True, text=True, env=environment)
         if made.returncode != 0:
             raise Trouble(f"no certificates: {made.stderr}")
         self.tls = ssl.create_default_context(cafile=self.certificate("ca"))

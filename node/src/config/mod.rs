@@ -8,6 +8,7 @@
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
+//! | [`raw`] | what stands in a file, before it is typed: for tools that edit it |
 //! | [`access`] [`address`] [`audit`] [`duration`] [`limit`] [`name`] [`service`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
@@ -30,6 +31,7 @@ pub mod file;
 mod keys;
 pub mod limit;
 pub mod name;
+pub mod raw;
 pub mod service;
 mod setting;
 mod sources;

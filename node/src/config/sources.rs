@@ -204,7 +204,7 @@ fn options() -> Options {
 }
 
 /// Reads one YAML document; an error comes with its line, 0 if it has none.
-fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, (u64, Problem)> {
+pub(super) fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, (u64, Problem)> {
     serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
         let line = error.location().map_or(0, |location| location.line());
         let message = UserMessageFormatter.format_message(error.without_snippet());
@@ -213,7 +213,7 @@ fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, (u64, Problem)> 
 }
 
 /// The top level of a file: its entries in order, repeated keys included.
-enum Entries {
+pub(super) enum Entries {
     Mapping(Vec<(Spanned<String>, Value)>),
     Other,
 }

@@ -91,7 +91,7 @@ async fn read(
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_BYTES => body.extend_from_slice(&chunk),
             Ok(Some(_)) => {
-                return Err(Failure::other(format!("The answer is larger than {MAX_BODY_BYTES} bytes")));
+                return Err(Failure::other(format!("the answer is larger than {MAX_BODY_BYTES} bytes")));
             }
             Ok(None) => return Ok(String::from_utf8_lossy(&body).into_owned()),
             Err(error) => return Err(failure(&error, options, session).await),

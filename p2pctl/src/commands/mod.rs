@@ -3,9 +3,13 @@
 pub(crate) mod ca;
 pub(crate) mod certs;
 pub(crate) mod cluster;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod health;
+pub(crate) mod man;
 pub(crate) mod metrics;
 pub(crate) mod rpc;
 pub(crate) mod services;
@@ -22,7 +26,12 @@ use crate::{
 use std::{future::Future, process::ExitCode};
 
 /// Runs the verb that the command line names.
-pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
+pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
+    if cli.command.connects()
+        && let Err(failure) = crate::context::complete(&mut cli.global)
+    {
+        return output.failure(&failure);
+    }
     let session = Session::new(&cli.global);
     let outcome = match cli.command {
         Command::Dev(args) => block_on(dev::run(&args, output)),
@@ -63,6 +72,10 @@ pub(crate) fn run(cli: Cli, output: &Output) -> ExitCode {
         Command::Rpc(rpc::RpcCommand::Broadcast(args)) => {
             block_on(rpc::broadcast::run(&args, &session, output))
         }
+        Command::Completions(args) => completions::run(&args, output),
+        Command::Man(args) => man::run(&args, output),
+        Command::Context(command) => context::run(&command, output),
+        Command::Config(command) => config::run(&command, output),
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),
@@ -79,6 +92,6 @@ fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::other(format!("Cannot start the I/O driver: {error}")))?
+        .map_err(|error| Failure::other(format!("cannot start the I/O driver: {error}")))?
         .block_on(verb)
 }

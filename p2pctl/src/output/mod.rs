@@ -162,7 +162,7 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 std::process::exit(i32::from(Exit::Success.number()))
             }
-            Err(error) => Err(Failure::other(format!("Cannot write to stdout: {error}"))),
+            Err(error) => Err(Failure::other(format!("cannot write to stdout: {error}"))),
         }
     }
 

@@ -49,8 +49,8 @@ impl TokenSource {
             Self::File(path) => File::open(path)
                 .map_err(anyhow::Error::from)
                 .and_then(bounded)
-                .with_context(|| format!("Cannot read the token from {}", path.display())),
-            Self::Stdin => bounded(std::io::stdin().lock()).context("Cannot read the token from stdin"),
+                .with_context(|| format!("cannot read the token from {}", path.display())),
+            Self::Stdin => bounded(std::io::stdin().lock()).context("cannot read the token from stdin"),
         };
         text.map(|text| text.trim().to_owned()).map_err(|error| Failure::usage(format!("{error:#}")))
     }

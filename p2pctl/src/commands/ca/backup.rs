@@ -27,7 +27,8 @@ use std::path::PathBuf;
 Examples:
   p2pctl ca backup --out shop-ca.backup
   p2pctl ca backup --ca-dir /etc/p2p/certs --out /media/usb/shop-ca.backup
-  p2pctl ca backup --out shop-ca.backup --passphrase-file /run/secrets/ca-passphrase")]
+  p2pctl ca backup --out shop-ca.backup \\
+      --passphrase-file /run/secrets/ca-passphrase")]
 pub(crate) struct BackupArgs {
     /// File to write; it must not exist
     #[arg(long, value_name = "FILE")]

@@ -24,7 +24,7 @@ impl Passphrase {
     pub(super) fn new(text: &str) -> Result<Self, Failure> {
         let line = text.lines().next().unwrap_or_default();
         if line.chars().count() < MIN_PASSPHRASE {
-            let message = format!("A passphrase has at least {MIN_PASSPHRASE} characters");
+            let message = format!("a passphrase has at least {MIN_PASSPHRASE} characters");
             return Err(Failure::usage(message)
                 .hint("Several words of a word list are easy to keep and hard to guess."));
         }
@@ -53,7 +53,7 @@ impl PassphraseSource {
             false => File::open(path).and_then(read_some),
         };
         let text = text.map_err(|error| {
-            Failure::usage(format!("Cannot read the passphrase from {}: {error}", path.display()))
+            Failure::usage(format!("cannot read the passphrase from {}: {error}", path.display()))
         })?;
         Passphrase::new(&text).map(Some)
     }
@@ -75,7 +75,7 @@ pub(super) fn ask_twice() -> Result<Passphrase, Failure> {
     let first = Passphrase::new(&ask("New passphrase for the backup: ")?)?;
     let second = ask("The same again: ")?;
     if first.0.expose_secret() != second.lines().next().unwrap_or_default() {
-        return Err(Failure::usage("The two passphrases differ; nothing was written"));
+        return Err(Failure::usage("the two passphrases differ; nothing was written"));
     }
     Ok(first)
 }
@@ -83,7 +83,7 @@ pub(super) fn ask_twice() -> Result<Passphrase, Failure> {
 /// One line of the terminal, not shown. stdin and stdout may be something else.
 fn ask(prompt: &str) -> Result<String, Failure> {
     let no_terminal = |error: io::Error| {
-        Failure::usage(format!("There is no terminal to ask for the passphrase ({error})"))
+        Failure::usage(format!("there is no terminal to ask for the passphrase ({error})"))
             .hint("Pass --passphrase-file FILE, or - for stdin.")
     };
     let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;

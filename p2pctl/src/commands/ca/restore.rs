@@ -79,7 +79,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_BACKUP_LEN + 1).read_to_end(&mut bytes));
     read.map_err(|error| {
-        let message = format!("Cannot read {}: {error}", path.display());
+        let message = format!("cannot read {}: {error}", path.display());
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         if missing { Failure::not_found(message) } else { Failure::other(message) }
     })?;

@@ -1,6 +1,7 @@
 //! `p2pctl certs generate`
 
 use crate::{
+    context::Context,
     error::{Exit, Failure, Outcome},
     output::{Output, table::Table},
 };
@@ -8,17 +9,22 @@ use clap::Args;
 use p2p_core::{ClusterId, NodeId, Role};
 use p2p_node::identity::{self, GenerateError, GenerateRequest, San, UnixTime};
 use serde::Serialize;
-use std::{num::NonZeroU32, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr};
+
+/// The port of a node that is not told another one.
+const DEFAULT_PORT: u16 = 8001;
 
 /// Makes a CA and the certificates of nodes and an admin in one go
 ///
 /// Use it to set up a cluster by hand, and later again to add nodes: a CA that is in the directory is used
-/// and never replaced. Prints the files it wrote; keys are readable by their owner only.
+/// and never replaced. Prints the files it wrote; keys are readable by their owner only. A context of the cluster's
+/// name is written as well, so that p2pctl can use the admin's certificate without flags.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   p2pctl certs generate
-  p2pctl certs generate --cluster-id shop --node coordinator-1:coordinator --node api-1 --san 10.0.0.7
+  p2pctl certs generate --cluster-id shop --node coordinator-1:coordinator \\
+      --node api-1 --san 10.0.0.7
   p2pctl certs generate --out certs --node api-2
   p2pctl certs generate --self-signed --out standalone")]
 pub(crate) struct GenerateArgs {
@@ -96,7 +102,23 @@ pub(crate) fn run(args: GenerateArgs, output: &Output) -> Outcome {
             key.display()
         ));
     }
+    if !request.self_signed
+        && let Some(context) = context(&request)
+    {
+        context.remember(output);
+    }
     Ok(Exit::Success)
+}
+
+/// The context of the cluster's admin; its nodes are where the first --san says.
+fn context(request: &GenerateRequest) -> Option<Context> {
+    let cert = std::fs::read(request.out.join("admin_cert.pem")).ok()?;
+    let admin = identity::inspect(&cert, UnixTime::now()).ok()?.into_iter().next()?;
+    let endpoint = request.sans.first().map(|san| match san {
+        San::Ip(ip) => SocketAddr::new(*ip, DEFAULT_PORT).to_string(),
+        San::Dns(name) => format!("{name}:{DEFAULT_PORT}"),
+    });
+    Context::of_admin(admin.cluster_id?.as_str(), endpoint, &request.out)
 }
 
 fn failure(error: GenerateError) -> Failure {

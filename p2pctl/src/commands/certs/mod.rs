@@ -18,7 +18,7 @@ pub(crate) enum CertsCommand {
 /// The content of a file that the command line names.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| {
-        let message = format!("Cannot read {}: {error}", path.display());
+        let message = format!("cannot read {}: {error}", path.display());
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         if missing { Failure::not_found(message) } else { Failure::other(message) }
     })

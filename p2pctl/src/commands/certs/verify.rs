@@ -24,7 +24,8 @@ use std::{
 #[command(after_help = "\
 Examples:
   p2pctl certs verify --ca certs/ca_cert.pem certs/worker_cert.pem
-  p2pctl certs verify --ca certs/ca_cert.pem certs/admin_cert.pem certs/worker_cert.pem -o json")]
+  p2pctl certs verify \\
+      --ca certs/ca_cert.pem certs/admin_cert.pem certs/worker_cert.pem -o json")]
 pub(crate) struct VerifyArgs {
     /// PEM file: the certificate, then its intermediates
     #[arg(required = true, value_name = "FILE")]
@@ -42,7 +43,7 @@ struct Verdict {
 
 /// Runs the verb; `ca` is the global flag.
 pub(crate) fn run(args: &VerifyArgs, ca: Option<&Path>, output: &Output) -> Outcome {
-    let ca = ca.ok_or_else(|| Failure::usage("Pass --ca FILE, the CA certificate to check against"))?;
+    let ca = ca.ok_or_else(|| Failure::usage("pass --ca FILE, the CA certificate to check against"))?;
     let ca_pem = read(ca)?;
     let mut verdicts = Vec::new();
     for file in &args.files {

@@ -25,7 +25,8 @@ const NODE_WIDTH: usize = 16;
 Examples:
   p2pctl cluster events
   p2pctl cluster events --follow
-  p2pctl cluster events -o json | jq -r '.items[] | select(.to == \"down\").node_id'
+  p2pctl cluster events -o json | jq -r \\
+      '.items[] | select(.to == \"down\").node_id'
 
 With --follow, -o json prints one object a line. A line that says how many events were missed means that the reader was \
 too slow.")]
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: &EventsArgs, session: &Session<'_>, output: &Outpu
         followed = follow(events, session, output) => followed,
         stop = tokio::signal::ctrl_c() => match stop {
             Ok(()) => Ok(Exit::Success),
-            Err(error) => Err(Failure::other(format!("Cannot await Ctrl-C: {error}"))),
+            Err(error) => Err(Failure::other(format!("cannot await Ctrl-C: {error}"))),
         },
     }
 }

@@ -28,7 +28,8 @@ const EXPIRES_SOON: i64 = 7 * 86_400;
 Examples:
   p2pctl cluster nodes
   p2pctl cluster nodes -o wide
-  p2pctl cluster nodes -o json | jq -r '.items[] | select(.state == \"down\").node_id'")]
+  p2pctl cluster nodes -o json | jq -r \\
+      '.items[] | select(.state == \"down\").node_id'")]
 pub(crate) struct NodesArgs {}
 
 /// Runs the verb.

@@ -38,7 +38,7 @@ pub(super) async fn all_see_all(plan: &Plan) -> Result<RoutedCall, Failure> {
         let connection = waited.map_err(|_| not_converged(plan, &node.id, DEADLINE, &state))??;
         coordinator.get_or_insert(connection);
     }
-    let connection = coordinator.context("A plan has at least one node")?;
+    let connection = coordinator.context("a plan has at least one node")?;
     call(plan, &connection).await
 }
 
@@ -64,9 +64,9 @@ async fn alive_at(options: &ConnectOptions) -> Result<(Connection, usize), p2p_c
 
 fn options(plan: &Plan, node: &PlannedNode) -> Result<ConnectOptions, Failure> {
     let read = |path: std::path::PathBuf| {
-        fs::read(&path).with_context(|| format!("Cannot read {}", path.display())).map_err(Failure::from)
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display())).map_err(Failure::from)
     };
-    let endpoint = node.address.to_string().parse().context("Not an address")?;
+    let endpoint = node.address.to_string().parse().context("not an address")?;
     let mut options = ConnectOptions::new(endpoint);
     options.timeout = QUESTION_TIMEOUT;
     options.ca_pem = Some(read(plan.certificate("ca"))?);
@@ -81,7 +81,7 @@ async fn call(plan: &Plan, connection: &Connection) -> Result<RoutedCall, Failur
     let failed = |why: String| {
         let log = plan.log_advice(&plan.coordinator().id);
         Failure::other(format!(
-            "All nodes see each other, but the call of {method} on {to} failed: {why}. {log}"
+            "all nodes see each other, but the call of {method} on {to} failed: {why}. {log}"
         ))
     };
     let response = connection.call_json(method, r#"{"message":"hello"}"#, Some(to)).await;

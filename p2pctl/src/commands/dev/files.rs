@@ -16,18 +16,18 @@ const DAYS: u32 = 3650;
 
 /// Takes the directory for this process, until the file is dropped.
 pub(super) fn lock(dir: &Path) -> Result<File, Failure> {
-    fs::create_dir_all(dir).with_context(|| format!("Cannot make the directory {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     let path = dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("Cannot open {}", path.display()))?;
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            Err(Failure::other(format!("A cluster already runs in {}", dir.display()))
+            Err(Failure::other(format!("a cluster already runs in {}", dir.display()))
                 .hint("Stop it with Ctrl-C, or choose another --dir and --base-port"))
         }
         Err(TryLockError::Error(error)) => {
-            Err(Failure::other(format!("Cannot lock {}: {error}", path.display())))
+            Err(Failure::other(format!("cannot lock {}: {error}", path.display())))
         }
     }
 }
@@ -38,9 +38,9 @@ pub(super) fn write(plan: &Plan) -> Result<(), Failure> {
     for node in &plan.nodes {
         let path = plan.config(&node.id);
         let state = plan.state(&node.id);
-        fs::create_dir_all(&state).with_context(|| format!("Cannot make {}", state.display()))?;
-        let yaml = serde_yaml::to_string(&Config::of(node, plan)).context("Cannot write YAML")?;
-        fs::write(&path, yaml).with_context(|| format!("Cannot write {}", path.display()))?;
+        fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
+        let yaml = serde_yaml::to_string(&Config::of(node, plan)).context("cannot write YAML")?;
+        fs::write(&path, yaml).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ fn certificates(plan: &Plan) -> Result<(), Failure> {
         force: false,
     };
     identity::generate(&request, UnixTime::now()).map(drop).map_err(|error| {
-        Failure::other(format!("Cannot make certificates in {}: {error}", request.out.display()))
+        Failure::other(format!("cannot make certificates in {}: {error}", request.out.display()))
             .hint("Remove that directory to start afresh")
     })
 }
@@ -120,7 +120,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let first = lock(dir.path()).expect("free");
         let failure = lock(dir.path()).expect_err("taken");
-        assert!(failure.message.starts_with("A cluster already runs in "), "{failure:?}");
+        assert!(failure.message.starts_with("a cluster already runs in "), "{failure:?}");
         drop(first);
         lock(dir.path()).expect("free again");
     }

@@ -17,6 +17,7 @@ mod process;
 mod screen;
 
 use crate::{
+    context::Context,
     error::{Exit, Failure, Outcome},
     output::Output,
 };
@@ -26,10 +27,14 @@ use process::Children;
 use std::{path::PathBuf, time::Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The name of the context that leads to the local cluster.
+const CONTEXT: &str = "dev";
+
 /// Starts a cluster on this machine: one coordinator and some workers, with certificates
 ///
 /// Shows what runs where and makes one call through it. Use it to try P2P Core, and to develop a service
-/// against a real cluster. Everything it needs lies in one directory; Ctrl-C stops all nodes.
+/// against a real cluster. Everything it needs lies in one directory; Ctrl-C stops all nodes. It
+/// writes the context dev, so that p2pctl needs no flags to reach it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -86,6 +91,12 @@ async fn serve(
         (node, status) = children.exited() => return Err(process::early_exit(plan, &node, &status)),
     };
     let screen = screen::Screen::new(plan, children, call, started.elapsed());
+    if !args.once {
+        let endpoint = plan.coordinator().address.to_string();
+        if let Some(context) = Context::of_admin(CONTEXT, Some(endpoint), &plan.certificate_dir()) {
+            context.remember(output);
+        }
+    }
     output.object("DevCluster", &screen, |output| screen.text(output, args.once))?;
     if args.once {
         return Ok(Exit::Success);
@@ -98,7 +109,7 @@ async fn serve(
             plan.log_advice(&node)
         ));
         if left == 0 {
-            return Err(Failure::other("All nodes have ended"));
+            return Err(Failure::other("all nodes have ended"));
         }
     }
 }
@@ -113,7 +124,7 @@ struct Stop {
 impl Stop {
     fn listen() -> Result<Self, Failure> {
         let listen =
-            |kind| signal(kind).map_err(|error| Failure::other(format!("Cannot await signals: {error}")));
+            |kind| signal(kind).map_err(|error| Failure::other(format!("cannot await signals: {error}")));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

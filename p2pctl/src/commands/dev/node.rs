@@ -20,7 +20,7 @@ pub(crate) struct DevNodeArgs {
 /// Runs the verb.
 pub(crate) fn run(args: &DevNodeArgs, output: &Output) -> ExitCode {
     if let Err(error) = thread::Builder::new().name("stdin".to_owned()).spawn(stop_with_parent) {
-        return output.failure(&Failure::other(format!("Cannot watch stdin: {error}")));
+        return output.failure(&Failure::other(format!("cannot watch stdin: {error}")));
     }
     serve(&args.config)
 }

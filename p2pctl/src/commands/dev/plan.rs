@@ -33,7 +33,7 @@ impl Plan {
             return Err(Failure::usage(message).hint("Pass a lower --base-port"));
         }
         let dir = std::path::absolute(dir)
-            .map_err(|error| Failure::other(format!("Cannot resolve {}: {error}", dir.display())))?;
+            .map_err(|error| Failure::other(format!("cannot resolve {}: {error}", dir.display())))?;
         if dir.to_str().is_none() {
             return Err(Failure::usage("--dir must be valid UTF-8: configuration files name it"));
         }

@@ -28,7 +28,7 @@ const TAIL_LINES: usize = 15;
 pub(super) fn check_ports(plan: &Plan) -> Result<(), Failure> {
     for node in &plan.nodes {
         if let Err(error) = TcpListener::bind(node.address) {
-            let message = format!("Port {} for {} cannot be used: {error}", node.address.port(), node.id);
+            let message = format!("port {} for {} cannot be used: {error}", node.address.port(), node.id);
             return Err(Failure::other(message).hint("Choose others with --base-port"));
         }
     }
@@ -108,10 +108,10 @@ impl Children {
 }
 
 fn spawn(plan: &Plan, node: &PlannedNode) -> Result<Child, Failure> {
-    let program = std::env::current_exe().context("Cannot find the p2pctl program itself")?;
+    let program = std::env::current_exe().context("cannot find the p2pctl program itself")?;
     let log_path = plan.log(&node.id);
-    let log = File::create(&log_path).with_context(|| format!("Cannot write {}", log_path.display()))?;
-    let errors = log.try_clone().with_context(|| format!("Cannot write {}", log_path.display()))?;
+    let log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let errors = log.try_clone().with_context(|| format!("cannot write {}", log_path.display()))?;
     let child = Command::new(program)
         .arg("dev-node")
         .arg("--config")
@@ -122,7 +122,7 @@ fn spawn(plan: &Plan, node: &PlannedNode) -> Result<Child, Failure> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn();
-    Ok(child.with_context(|| format!("Cannot start {}", node.id))?)
+    Ok(child.with_context(|| format!("cannot start {}", node.id))?)
 }
 
 fn wait(node: NodeId, mut child: Child) -> Exited {
@@ -173,7 +173,7 @@ mod tests {
         let port = taken.local_addr().expect("bound").port();
         let plan = Plan::new(Path::new("x"), 1, port - 1).expect("a plan");
         let failure = check_ports(&plan).expect_err("taken");
-        assert!(failure.message.contains(&format!("Port {port} for worker-1 cannot be used")), "{failure:?}");
+        assert!(failure.message.contains(&format!("port {port} for worker-1 cannot be used")), "{failure:?}");
         assert!(failure.message.contains("--base-port"), "{failure:?}");
     }
 

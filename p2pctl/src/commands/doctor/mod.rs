@@ -32,7 +32,8 @@ use std::time::Duration;
 Examples:
   p2pctl doctor
   p2pctl doctor --expires-within 7d
-  p2pctl doctor --expires-within 90d -o json | jq -r '.items[] | \"\\(.subject): \\(.mend)\"'")]
+  p2pctl doctor --expires-within 90d -o json | jq -r \\
+      '.items[] | \"\\(.subject): \\(.mend)\"'")]
 pub(crate) struct DoctorArgs {
     /// How long a certificate must still be valid, as in 7d or 12h
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = within)]

@@ -51,7 +51,7 @@ fn find<'a>(families: &'a [Family], name: &str) -> Result<&'a Family, Failure> {
             Some(near) => format!("Did you mean {near}?"),
             None => "`p2pctl metrics` prints all of them".to_owned(),
         };
-        Failure::not_found(format!("The node has no metric {name}")).hint(&hint)
+        Failure::not_found(format!("the node has no metric {name}")).hint(&hint)
     })
 }
 
@@ -64,6 +64,6 @@ mod tests {
         let families = exposition::parse("# TYPE p2p_build_info gauge\np2p_build_info 1\n");
         let failure = find(&families, "p2p_bild_info").expect_err("unknown");
         assert_eq!(failure.exit, Exit::NotFound);
-        assert_eq!(failure.message, "The node has no metric p2p_bild_info. Did you mean p2p_build_info?");
+        assert_eq!(failure.message, "the node has no metric p2p_bild_info. Did you mean p2p_build_info?");
     }
 }

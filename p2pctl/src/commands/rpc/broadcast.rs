@@ -29,8 +29,10 @@ const TIME_WIDTH: usize = 7;
 #[command(after_help = "\
 Examples:
   p2pctl rpc broadcast p2p.v1.SystemService/GetInfo
-  p2pctl rpc broadcast shop.Cache/Flush '{\"prefix\": \"users/\"}' --role worker --label disk=ssd
-  p2pctl rpc broadcast p2p.v1.SystemService/GetMetrics -o json | jq -r 'select(.ok) | .node_id'
+  p2pctl rpc broadcast shop.Cache/Flush '{\"prefix\": \"users/\"}' --role worker \\
+      --label disk=ssd
+  p2pctl rpc broadcast p2p.v1.SystemService/GetMetrics -o json | jq -r \\
+      'select(.ok) | .node_id'
 
 Exit codes: 0 if all nodes answered, 7 if some did, 1 if none did, 3 if no node fits.
 With -o json, each line is one node's result.")]
@@ -151,7 +153,7 @@ fn verdict(answered: usize, failed: &[String]) -> Outcome {
     let all = answered + failed.len();
     let names = failed.join(", ");
     Err(match answered {
-        0 => Failure::other(format!("None of {all} nodes answered: {names}")),
+        0 => Failure::other(format!("none of {all} nodes answered: {names}")),
         _ => Failure::partial(format!("{} of {all} nodes failed: {names}", failed.len())),
     })
 }

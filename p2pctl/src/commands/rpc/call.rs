@@ -86,7 +86,7 @@ pub(crate) async fn run(args: &CallArgs, session: &Session<'_>, output: &Output)
 }
 
 fn method(descriptors: Vec<u8>, path: &MethodPath) -> Result<MethodDescriptor, Failure> {
-    let schema = Schema::decode(descriptors).context("The node sent a schema that does not read")?;
+    let schema = Schema::decode(descriptors).context("the node sent a schema that does not read")?;
     schema.method(path).ok_or_else(|| {
         let failure = Failure::not_found(format!("{} has no method {}", path.service(), path.method()));
         failure.hint(&format!("`p2pctl rpc describe {}` shows those that it has", path.service()))
@@ -99,12 +99,12 @@ fn headers(args: &CallArgs, timeout: Option<Duration>) -> Result<HeaderMap, Fail
         headers.append(name.clone(), value.clone());
     }
     if let Some(node) = &args.node {
-        let node = HeaderValue::from_str(node.as_str()).context("The name of the node is no header")?;
+        let node = HeaderValue::from_str(node.as_str()).context("the name of the node is no header")?;
         headers.insert("p2p-target-node", node);
     }
     if let Some(timeout) = timeout {
         let millis = format!("{}m", timeout.as_millis().min(99_999_999));
-        headers.insert("grpc-timeout", HeaderValue::try_from(millis).context("The timeout is no header")?);
+        headers.insert("grpc-timeout", HeaderValue::try_from(millis).context("the timeout is no header")?);
     }
     Ok(headers)
 }
@@ -130,7 +130,7 @@ fn requests(
         });
     } else {
         let message = encode(&input, &payload::one(&args.payload)?)?;
-        sender.try_send(message).context("The request cannot be queued")?;
+        sender.try_send(message).context("the request cannot be queued")?;
     }
     Ok(stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) }))
 }
@@ -147,7 +147,7 @@ fn read_all(arg: &str, input: &MessageDescriptor, sender: &mpsc::Sender<Bytes>) 
 
 fn encode(input: &MessageDescriptor, json: &str) -> Result<Bytes, Failure> {
     encode_json(input, json).map_err(|fault| {
-        let failure = Failure::usage(format!("The request does not fit: {}", fault.message));
+        let failure = Failure::usage(format!("the request does not fit: {}", fault.message));
         failure.hint("`p2pctl rpc describe` shows what a request looks like")
     })
 }
@@ -162,7 +162,7 @@ async fn print(
     while let Some(message) = answers.next().await.map_err(|error| why(&args.method, error, session))? {
         let json = decode_json(&method.output(), message, MAX_ANSWER_BYTES);
         let json = json.map_err(|fault| Failure::other(fault.message))?;
-        let json = json.ok_or_else(|| Failure::other("The answer is larger than 64 MiB as JSON"))?;
+        let json = json.ok_or_else(|| Failure::other("the answer is larger than 64 MiB as JSON"))?;
         output.data(&text(&json, output.format(), method.is_server_streaming())?)?;
     }
     Ok(Exit::Success)
@@ -192,8 +192,8 @@ fn why(method: &MethodPath, error: RawError, session: &Session<'_>) -> Failure {
 
 fn yaml(answer: &str) -> Result<String, Failure> {
     let value: serde_json::Value =
-        serde_json::from_str(answer).context("The answer is not JSON").map_err(Failure::from)?;
-    Ok(serde_yaml::to_string(&value).context("The answer cannot be written as YAML")?)
+        serde_json::from_str(answer).context("the answer is not JSON").map_err(Failure::from)?;
+    Ok(serde_yaml::to_string(&value).context("the answer cannot be written as YAML")?)
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ use std::str::FromStr;
 Examples:
   p2pctl rpc describe p2p.v1.SystemService/Echo
   p2pctl rpc describe p2p.v1.SystemService
-  p2pctl rpc describe p2p.v1.SystemService/Echo -o json | jq '.methods[0].example'")]
+  p2pctl rpc describe p2p.v1.SystemService/Echo -o json | jq \\
+      '.methods[0].example'")]
 pub(crate) struct DescribeArgs {
     /// package.Service/Method or package.Service
     #[arg(value_name = "METHOD|SERVICE")]
@@ -84,12 +85,12 @@ pub(crate) async fn run(args: &DescribeArgs, session: &Session<'_>, output: &Out
 
 fn describe(descriptors: &[u8], target: &Target) -> Result<Description, Failure> {
     let schema = Schema::decode_with(descriptors.to_vec(), Comments::Keep)
-        .context("The node sent a schema that does not read")?;
+        .context("the node sent a schema that does not read")?;
     let name = target.service();
     let service = schema
         .pool()
         .get_service_by_name(name)
-        .ok_or_else(|| Failure::not_found(format!("The node's schema has no service {name}")))?;
+        .ok_or_else(|| Failure::not_found(format!("the node's schema has no service {name}")))?;
     let chosen = chosen(&service, target)?;
     let methods = chosen.iter().map(method).collect();
     Ok(Description { service: name.to_owned(), methods, proto: proto_text::service(&service, &chosen) })

@@ -37,7 +37,7 @@ pub(super) fn values(arg: &str) -> Result<Box<dyn Iterator<Item = Result<String,
         ("-", _) => ("stdin".to_owned(), Box::new(BufReader::new(io::stdin()))),
         (_, Some(path)) => {
             let file = fs::File::open(path)
-                .map_err(|error| Failure::usage(format!("Cannot read the request from {path}: {error}")))?;
+                .map_err(|error| Failure::usage(format!("cannot read the request from {path}: {error}")))?;
             (path.to_owned(), Box::new(BufReader::new(file)))
         }
         (json, None) => ("the command line".to_owned(), Box::new(Cursor::new(json.to_owned()))),
@@ -55,7 +55,7 @@ pub(super) fn values(arg: &str) -> Result<Box<dyn Iterator<Item = Result<String,
         ended = value.is_err();
         Some(value.map(|json| json.get().to_owned()).map_err(|error| {
             let what = if error.is_io() { "cannot be read" } else { "is not JSON" };
-            Failure::usage(format!("The request from {from} {what}: {error}"))
+            Failure::usage(format!("the request from {from} {what}: {error}"))
                 .hint("Write an object in quotes, as in '{\"message\": \"hello\"}', @FILE or -")
         }))
     })))
@@ -66,12 +66,12 @@ pub(super) fn one(arg: &str) -> Result<String, Failure> {
     let mut values = values(arg)?;
     let first = values
         .next()
-        .unwrap_or_else(|| Err(Failure::usage("There is no request. Write {} for an empty one")))?;
+        .unwrap_or_else(|| Err(Failure::usage("there is no request. Write {} for an empty one")))?;
     match values.next() {
         None => Ok(first),
         Some(Err(failure)) => Err(failure),
         Some(Ok(_)) => {
-            Err(Failure::usage("The method takes one request, and more than one JSON value was given"))
+            Err(Failure::usage("the method takes one request, and more than one JSON value was given"))
         }
     }
 }

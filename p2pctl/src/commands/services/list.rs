@@ -30,6 +30,12 @@ pub(crate) async fn run(session: &Session<'_>, output: &Output) -> Outcome {
     let connection = session.connect().await?;
     let services = connection.list_services().await.map_err(|error| session.call_failure(&error))?;
     output.list("ServiceList", &services, |detail| table(&services, detail))?;
+    if services.is_empty() {
+        output.note(
+            "No services yet: `p2pctl services register NAME --upstream URL` makes a process beside a node provide one; \
+             `p2pctl rpc list` shows what every node has.",
+        );
+    }
     Ok(Exit::Success)
 }
 

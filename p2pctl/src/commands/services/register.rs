@@ -32,8 +32,10 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 #[command(after_help = "\
 Examples:
   p2pctl services register shop.Orders --upstream http://127.0.0.1:50051
-  p2pctl services register shop.Orders --upstream http://127.0.0.1:50051 --descriptors shop.bin --health tcp
-  p2pctl services register shop.Search --upstream https://localhost:8443 --tls-ca search_ca.pem --max-concurrent 64")]
+  p2pctl services register shop.Orders --upstream http://127.0.0.1:50051 \\
+      --descriptors shop.bin --health tcp
+  p2pctl services register shop.Search --upstream https://localhost:8443 \\
+      --tls-ca search_ca.pem --max-concurrent 64")]
 pub(crate) struct RegisterArgs {
     /// Full name of the service: package.Service
     #[arg(value_parser = super::name)]
@@ -95,7 +97,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("Cannot read {}", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
         .map_err(|error| Failure::usage(format!("{error:#}")))?;
     match bytes.len() as u64 {
         0 => Err(Failure::usage(format!("{} is empty", path.display()))),

@@ -51,7 +51,7 @@ struct Verdict {
 /// Runs the verb.
 pub(crate) async fn run(args: &InspectArgs, session: &Session<'_>, output: &Output) -> Outcome {
     let source = args.token.as_ref().or(session.global().token.as_ref());
-    let source = source.ok_or_else(|| Failure::usage("Name a token: TOKEN, @FILE or -"))?;
+    let source = source.ok_or_else(|| Failure::usage("name a token: TOKEN, @FILE or -"))?;
     let token = source.read()?;
     let (header, claims) = read(&token)?;
     let verdict = match verdict(&token, session).await {
@@ -83,7 +83,7 @@ type Object = Map<String, Value>;
 fn read(token: &str) -> Result<(Object, Object), Failure> {
     let none = || {
         Failure::usage(
-            "This is no access token: expected three base64url parts with dots between, the first two JSON",
+            "this is no access token: expected three base64url parts with dots between, the first two JSON",
         )
     };
     let parts: Vec<&str> = token.split('.').collect();

@@ -27,7 +27,8 @@ Examples:
   p2pctl token issue --subject ci --scope shop.Orders/Get --scope 'shop.Stock/*'
   p2pctl token issue --subject ci --scope 'shop.*' --ttl 1h | tee ci.token
   p2pctl token issue --subject viewer --scope p2p.v1.ClusterService/ListNodes
-  p2pctl --token @ci.token token issue --subject ci-job-7 --scope shop.Orders/Get --ttl 10m")]
+  p2pctl --token @ci.token token issue --subject ci-job-7 \\
+      --scope shop.Orders/Get --ttl 10m")]
 pub(crate) struct IssueArgs {
     /// For whom: what services, logs and revocations call its bearer
     #[arg(long, value_name = "NAME")]

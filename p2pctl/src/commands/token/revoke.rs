@@ -92,7 +92,7 @@ fn what(args: &RevokeArgs, session: &Session<'_>) -> Result<What, Failure> {
     }
     match &session.global().token {
         Some(source) => Ok(What::Token(source.read()?)),
-        None => Err(Failure::usage("Name what to revoke: --jti ID, --token TOKEN or --subject NAME")),
+        None => Err(Failure::usage("name what to revoke: --jti ID, --token TOKEN or --subject NAME")),
     }
 }
 

@@ -28,7 +28,8 @@ Examples:
   p2pctl cluster join-token create --allow-service 'shop.*' --uses 10
   p2pctl cluster join-token create --node worker-3 --replace
   p2pctl cluster join-token create --role coordinator --node c-2
-  p2pctl cluster join-token create | ssh host 'p2p-node --config worker.yaml --join -'")]
+  p2pctl cluster join-token create | ssh host \\
+      'p2p-node --config worker.yaml --join -'")]
 pub(crate) struct CreateArgs {
     /// Role of the nodes that join: worker, or coordinator, which gets a CA of its own
     #[arg(long, value_name = "ROLE", default_value = "worker")]

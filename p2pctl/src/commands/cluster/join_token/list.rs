@@ -22,7 +22,8 @@ use p2p_proto::v1::{JoinTokenInfo, JoinTokenState};
 Examples:
   p2pctl cluster join-token list
   p2pctl cluster join-token list -o wide
-  p2pctl cluster join-token list -o json | jq -r '.items[] | select(.state == \"valid\").id'")]
+  p2pctl cluster join-token list -o json | jq -r \\
+      '.items[] | select(.state == \"valid\").id'")]
 pub(crate) struct ListArgs {}
 
 /// Runs the verb.

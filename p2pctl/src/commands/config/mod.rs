@@ -1,0 +1,72 @@
+//! `p2pctl config`: the configuration file of a node. Nothing here connects to one.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`file`] | which file, its text, replacing it whole |
+//! | [`layout`] | where each entry stands in the text |
+//! | [`edit`] | the one place of the text that an edit replaces, and the proof that it does what was meant |
+//! | [`render`] | values as YAML text |
+//! | [`patch`] | a change as `diff -u` shows it |
+//!
+//! ```text
+//! file ─ layout ─ edit (splice) ─ read again as the node reads it ─ compared with what was meant ─ replaced whole
+//! ```
+
+mod defaults;
+mod diff;
+mod edit;
+mod file;
+mod get;
+mod init;
+mod layout;
+mod patch;
+mod render;
+mod set;
+#[cfg(test)]
+mod tests;
+mod unset;
+mod validate;
+
+use crate::{
+    error::{Failure, Outcome},
+    output::Output,
+};
+use clap::Subcommand;
+use file::ConfigFile;
+use p2p_node::config::raw;
+use serde_yaml::Value;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    Init(init::InitArgs),
+    Get(get::GetArgs),
+    Set(set::SetArgs),
+    Unset(unset::UnsetArgs),
+    Validate(validate::ValidateArgs),
+    Diff(diff::DiffArgs),
+    ShowDefaults(defaults::ShowDefaultsArgs),
+}
+
+/// Runs the verb.
+pub(crate) fn run(command: &ConfigCommand, output: &Output) -> Outcome {
+    match command {
+        ConfigCommand::Init(args) => init::run(args, output),
+        ConfigCommand::Get(args) => get::run(args, output),
+        ConfigCommand::Set(args) => set::run(args, output),
+        ConfigCommand::Unset(args) => unset::run(args, output),
+        ConfigCommand::Validate(args) => validate::run(args, output),
+        ConfigCommand::Diff(args) => diff::run(args, output),
+        ConfigCommand::ShowDefaults(args) => defaults::run(args, output),
+    }
+}
+
+/// What the file gives each key.
+fn entries(file: &ConfigFile) -> Result<Vec<(String, Value)>, Failure> {
+    raw::entries(&file.text, &file.name())
+        .map_err(|errors| Failure::other(errors.to_string()).hint("Mend it by hand; nothing was changed"))
+}
+
+/// The default of a key; null where it is found when the node starts.
+fn default_of(key: &p2p_node::config::Key) -> Value {
+    raw::value(key.default, key.name).unwrap_or_default()
+}

@@ -1,0 +1,158 @@
+//! `p2pctl config set`, and what it shares with `unset`.
+
+use super::{
+    edit::{EditError, edit},
+    entries,
+    file::{ConfigFile, FileOption, key},
+    render,
+};
+use crate::{
+    error::{Exit, Failure, Outcome},
+    output::Output,
+};
+use clap::Args;
+use p2p_node::config::{Config, ConfigError, raw};
+use serde::Serialize;
+use serde_yaml::Value;
+
+/// Changes one setting of a configuration file, and nothing else in it
+///
+/// Use it instead of an editor, by hand or in scripts: comments, order and quoting stay as they are, a value that the
+/// node would refuse is refused here with the same words, and the file is replaced whole or not at all. VALUE is YAML,
+/// as in --set of p2p-node: 9001, true, 30s, '[\"10.0.0.5:8001\"]'. The node reads its file when it starts.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  p2pctl config set port 9001 --file config/worker.yaml --dry-run
+  p2pctl config set log_level info,p2p_node=debug --file config/worker.yaml
+  p2pctl config set coordinator_addresses '[\"10.0.0.5:8001\", \"10.0.0.6:8001\"]' \\
+      --file config/worker.yaml
+  p2pctl config set labels '{disk: ssd}' --file config/worker.yaml")]
+pub(crate) struct SetArgs {
+    /// Key to set
+    #[arg(value_name = "KEY")]
+    name: String,
+    /// Its value, as YAML
+    #[arg(allow_hyphen_values = true)]
+    value: String,
+    #[command(flatten)]
+    edit: EditOptions,
+}
+
+/// What every edit takes.
+#[derive(Debug, Args)]
+pub(super) struct EditOptions {
+    #[command(flatten)]
+    pub(super) file: FileOption,
+    /// Show the change as `diff -u` does, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// What became of a setting.
+#[derive(Serialize)]
+struct Change<'a> {
+    file: String,
+    key: &'a str,
+    before: Option<&'a Value>,
+    after: Option<&'a Value>,
+    changed: bool,
+    written: bool,
+    diff: &'a str,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: &SetArgs, output: &Output) -> Outcome {
+    let key = key(&args.name)?;
+    let value = raw::value(&args.value, key.name).map_err(|errors| Failure::usage(errors.to_string()))?;
+    if value.is_null() {
+        return Err(Failure::usage(format!("{}: an empty value sets nothing", key.name)).hint(&format!(
+            "`p2pctl config unset {}` returns to the default; for empty text write '\"\"'",
+            key.name
+        )));
+    }
+    change(&args.edit, key.name, Some(&value), output)
+}
+
+/// Gives `key` the value, or takes it out.
+pub(super) fn change(
+    options: &EditOptions,
+    key: &'static str,
+    value: Option<&Value>,
+    output: &Output,
+) -> Outcome {
+    let file = options.file.read()?;
+    let entries = entries(&file)?;
+    let before = entries.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+    let splice = edit(&file.text, key, value).map_err(|error| refused(&file, key, &error))?;
+    let mut patch = String::new();
+    if let Some(splice) = &splice {
+        let text = splice.apply(&file.text);
+        check(&file, key, &text, output)?;
+        patch = file.patch(splice);
+        if !options.dry_run {
+            file.replace(&text)?;
+        }
+    }
+    let changed = splice.is_some();
+    let change = Change {
+        file: file.name(),
+        key,
+        before,
+        after: value,
+        changed,
+        written: changed && !options.dry_run,
+        diff: &patch,
+    };
+    output.object("ConfigChange", &change, |_| match options.dry_run {
+        true => patch.clone(),
+        false => sentence(key, before, value, changed),
+    })?;
+    if change.written {
+        output.note(&format!("{} is written; the node reads it at its next start.", file.name()));
+    } else if options.dry_run && !changed {
+        output.note("Nothing would change.");
+    }
+    Ok(Exit::Success)
+}
+
+fn sentence(key: &str, before: Option<&Value>, after: Option<&Value>, changed: bool) -> String {
+    match (after, before) {
+        (Some(after), _) if !changed => format!("unchanged: {key} is {}\n", render::shown(after)),
+        (Some(after), Some(before)) => {
+            format!("changed: {key} is {}, was {}\n", render::shown(after), render::shown(before))
+        }
+        (Some(after), None) => format!("changed: {key} is {}, was not set\n", render::shown(after)),
+        (None, Some(before)) => format!("changed: {key} is not set, was {}\n", render::shown(before)),
+        (None, None) => format!("unchanged: {key} is not set\n"),
+    }
+}
+
+fn refused(file: &ConfigFile, key: &str, error: &EditError) -> Failure {
+    match error {
+        EditError::Unreadable(why) => Failure::other(why.clone()),
+        EditError::Form | EditError::Repeated | EditError::Anchored { .. } => {
+            Failure::other(format!("{}: {key} {error}. Nothing was written", file.name()))
+        }
+    }
+}
+
+/// Refuses a text of which the node would say about `key`, or newly about another one, that it is wrong.
+fn check(file: &ConfigFile, key: &str, text: &str, output: &Output) -> Result<(), Failure> {
+    let mistakes = |text: &str| Config::from_yaml(text, &file.name()).err().map(|errors| errors.errors);
+    let after = mistakes(text).unwrap_or_default();
+    let what = |error: &ConfigError| (error.key.clone(), error.problem.to_string());
+    let before: Vec<_> = mistakes(&file.text).unwrap_or_default().iter().map(what).collect();
+    let ours = |error: &&ConfigError| error.key.as_deref() == Some(key) || !before.contains(&what(error));
+    let refused: Vec<String> = after.iter().filter(ours).map(ToString::to_string).collect();
+    if !refused.is_empty() {
+        return Err(Failure::usage(refused.join("\n")).hint("Nothing was written"));
+    }
+    if !after.is_empty() {
+        output.note(&format!(
+            "{} has other mistakes: `p2pctl config validate` shows them; the node would not start.",
+            file.name()
+        ));
+    }
+    Ok(())
+}
