@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `keys` | the one table of every key: type, default, how to choose it |
 //! | `table` | the macro that makes [`Config`], [`Key`]s and the reader of that table |
-//! | [`file`] | where a configuration comes from, to be read more than once |
+//! | [`file`](mod@file) | where a configuration comes from, to be read more than once |
 //! | `sources` | file, environment and `--set` read as YAML values with their origins |
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
