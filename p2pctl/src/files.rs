@@ -9,6 +9,10 @@ use std::{
 
 /// Replaces `target`, or makes it; its mode and owner become those of `like`, else ours and 0600.
 pub(crate) fn replace(target: &Path, text: &str, like: Option<&Metadata>) -> io::Result<()> {
+    // A rename would take the place of /dev/null as well.
+    if fs::metadata(target).is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = write_new(&temporary, text, 0o600, like)
@@ -44,4 +48,29 @@ fn write_new(path: &Path, text: &str, mode: u32, like: Option<&Metadata>) -> io:
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_file_is_replaced_and_its_mode_stays_but_nothing_else_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        create(&file, "one").expect("new");
+        assert_eq!(create(&file, "two").expect_err("there").kind(), io::ErrorKind::AlreadyExists);
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("ours");
+        replace(&file, "two", fs::metadata(&file).ok().as_ref()).expect("replaced");
+        assert_eq!(fs::read_to_string(&file).expect("there"), "two");
+        assert_eq!(fs::metadata(&file).expect("there").mode() & 0o7777, 0o640);
+        replace(&directory.path().join("new"), "x", None).expect("made");
+        assert_eq!(fs::metadata(directory.path().join("new")).expect("there").mode() & 0o7777, 0o600);
+
+        let socket = directory.path().join("socket");
+        let _listener = UnixListener::bind(&socket).expect("bound");
+        assert!(replace(&socket, "x", None).is_err(), "a device or socket is left alone");
+        assert_eq!(fs::read_dir(directory.path()).expect("there").count(), 3, "nothing is left behind");
+    }
 }

@@ -101,3 +101,25 @@ fn a_name_that_is_nearly_right_gets_the_right_one() {
         assert!(code == Some(2) && errors.contains(right), "{line}: {errors}");
     }
 }
+
+/// `script` of util-linux makes the terminal; where there is none, nothing is tested.
+#[test]
+fn colours_are_for_terminals_and_for_who_wants_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert_eq!(run(dir.path(), &["certs", "generate"]).0, Some(0));
+    let inspect = ["certs", "inspect", "certs/ca_cert.pem"];
+    assert!(!run(dir.path(), &inspect).1.contains('\u{1b}'), "a pipe gets no colours");
+    let at_terminal = |environment: &[(&str, &str)]| {
+        let line = format!("'{}' {}", env!("CARGO_BIN_EXE_p2pctl"), inspect.join(" "));
+        let mut command = Command::new("script");
+        command.current_dir(dir.path()).args(["-qec", &line, "/dev/null"]).stdin(std::process::Stdio::null());
+        command.env_remove("NO_COLOR").env("TERM", "xterm").envs(environment.iter().copied());
+        command.output().ok().filter(|output| output.status.success()).map(|output| text(&output.stdout))
+    };
+    let Some(shown) = at_terminal(&[]) else { return };
+    assert!(shown.contains("\u{1b}[2mHOLDER"), "{shown:?}");
+    for plain in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let shown = at_terminal(&[plain]).expect("it ran before");
+        assert!(shown.contains("HOLDER") && !shown.contains("\u{1b}["), "{plain:?}: {shown:?}");
+    }
+}

@@ -19,7 +19,7 @@ use serde_yaml::Value;
 ///
 /// Use it instead of an editor, by hand or in scripts: comments, order and quoting stay as they are, a value that the
 /// node would refuse is refused here with the same words, and the file is replaced whole or not at all. VALUE is YAML,
-/// as in --set of p2p-node: 9001, true, 30s, '[\"10.0.0.5:8001\"]'. The node reads its file when it starts.
+/// as in --set of p2p-node: 9001, true, 30s, '["10.0.0.5:8001"]'. The node reads its file when it starts.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
