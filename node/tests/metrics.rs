@@ -53,7 +53,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         &["authentication_", "authorization_", "token", "revo", "evicted_", "audit_"],
     ),
     ("Connections", &["connection", "peer_"]),
-    ("Process and runtime", &["process_", "runtime_"]),
+    ("Process and runtime", &["process_", "runtime_", "config_", "panics_"]),
 ];
 
 /// Labels whose values are not listed.
