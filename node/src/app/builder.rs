@@ -260,8 +260,15 @@ impl NodeBuilder {
         registry.install(services)?;
         upstreams.configure(prepared.upstreams).await;
         let gateway = Gateway::new(parts, metrics.clone(), config.metrics_require_auth);
-        let stack =
-            Arc::new(Stack::new(router, gateway, limits.clone(), audit.clone(), watch.clone(), &metrics));
+        let stack = Arc::new(Stack::new(
+            router,
+            gateway,
+            limits.clone(),
+            audit.clone(),
+            config.rpc_stream_idle_timeout,
+            watch.clone(),
+            &metrics,
+        ));
         if config.peer_stream_enabled && !alone {
             let address = advertised.first().copied().unwrap_or(listening);
             pool.streams().switch_on(calls_of_peers(stack.clone()), address, watch.clone());

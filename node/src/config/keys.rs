@@ -228,6 +228,10 @@ settings! {
     /// that is called without one.
     rpc_default_timeout: Duration = "30s", at start;
 
+    /// How long a stream may be without a message either way before it ends with DEADLINE_EXCEEDED. Choose it above the
+    /// longest silence that is meant; 0 lets streams be silent for ever. Streams of the node itself are exempt.
+    rpc_stream_idle_timeout: Duration = "1h", at start;
+
     /// The largest unary message, in bytes, that the node holds in memory to route or decode it; at least
     /// 1024. A call in flight may need twice as much: raise it with the host's memory in mind.
     rpc_max_message_bytes: u32 = "4194304", at start;

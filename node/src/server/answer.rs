@@ -1,6 +1,6 @@
 //! An answer's body: ends in time, and is counted when it ends.
 
-use super::admission::Begun;
+use super::{admission::Begun, idle::Activity};
 use crate::{
     audit::Act,
     auth::Withdrawn,
@@ -72,6 +72,8 @@ pub struct AnswerBody {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     withdrawn: Option<Withdrawn>,
+    /// Of a stream that may not be idle for ever.
+    activity: Option<Activity>,
     /// Counts the call as under way.
     slot: Option<Slot>,
     /// Counts it for its connection.
@@ -90,11 +92,20 @@ impl fmt::Debug for AnswerBody {
 impl AnswerBody {
     /// The body of an HTTP answer.
     pub(super) fn plain(inner: Body, slot: Option<Slot>) -> Self {
-        Self { inner, call: None, deadline: None, timer: None, withdrawn: None, slot, begun: None }
+        Self {
+            inner,
+            call: None,
+            deadline: None,
+            timer: None,
+            withdrawn: None,
+            activity: None,
+            slot,
+            begun: None,
+        }
     }
 
     /// The body of a gRPC answer, which ends with DEADLINE_EXCEEDED if it is not through by `deadline`, and with
-    /// UNAUTHENTICATED once what the call rests on is `withdrawn`.
+    /// the fault of `withdrawn` once what the call rests on is that.
     pub(super) fn of_call(
         inner: Body,
         call: Option<Call>,
@@ -102,7 +113,12 @@ impl AnswerBody {
         withdrawn: Option<Withdrawn>,
         slot: Option<Slot>,
     ) -> Self {
-        Self { inner, call, deadline, timer: None, withdrawn, slot, begun: None }
+        Self { inner, call, deadline, timer: None, withdrawn, activity: None, slot, begun: None }
+    }
+
+    /// The same, of a stream: what passes it is counted.
+    pub(super) fn of_stream(self, activity: Option<Activity>) -> Self {
+        Self { activity, ..self }
     }
 
     /// The same, of a call that has begun on its connection.
@@ -163,6 +179,9 @@ impl HttpBody for AnswerBody {
                 Poll::Ready(Some(Ok(this.end(&fault))))
             }
             Poll::Ready(frame) => {
+                if let Some(activity) = &this.activity {
+                    activity.note();
+                }
                 let frame = frame.map(|frame| frame.map(refuse_oversized));
                 let ended = match &frame {
                     Some(Ok(frame)) => match (frame.trailers_ref(), &mut this.call) {

@@ -1,5 +1,6 @@
-//! A request's body: ends when what the call rests on counts no more.
+//! A request's body: ends when what the call rests on counts no more, and when nothing passes.
 
+use super::idle::Activity;
 use crate::auth::Withdrawn;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -15,11 +16,12 @@ use tonic::{Status, body::Body};
 pub(super) struct AskBody {
     inner: Body,
     withdrawn: Option<Withdrawn>,
+    activity: Activity,
 }
 
 impl AskBody {
-    pub(super) fn new(inner: Body, withdrawn: Withdrawn) -> Self {
-        Self { inner, withdrawn: Some(withdrawn) }
+    pub(super) fn new(inner: Body, withdrawn: Withdrawn, activity: Activity) -> Self {
+        Self { inner, withdrawn: Some(withdrawn), activity }
     }
 }
 
@@ -45,7 +47,11 @@ impl HttpBody for AskBody {
             this.inner = Body::empty();
             return Poll::Ready(Some(Err(fault.to_status())));
         }
-        Pin::new(&mut this.inner).poll_frame(context)
+        let frame = Pin::new(&mut this.inner).poll_frame(context);
+        if frame.is_ready() {
+            this.activity.note();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -75,7 +81,7 @@ mod tests {
             futures_util::stream::iter(first),
             futures_util::stream::pending(),
         );
-        let mut body = AskBody::new(Body::new(StreamBody::new(endless)), withdrawn);
+        let mut body = AskBody::new(Body::new(StreamBody::new(endless)), withdrawn, Activity::default());
         assert!(body.frame().await.expect("more").expect("a frame").is_data());
         drop(revoke);
         let status = body.frame().await.expect("told").expect_err("an end");

@@ -15,6 +15,7 @@ mod admission;
 mod answer;
 mod ask;
 mod expiry;
+mod idle;
 pub mod local;
 mod metrics;
 mod preface;

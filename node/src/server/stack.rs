@@ -8,6 +8,7 @@
 use super::{
     answer::{AnswerBody, Call},
     ask::AskBody,
+    idle::{Activity, first},
 };
 use crate::{
     audit::{Act, Audit, Note},
@@ -53,17 +54,19 @@ pub struct Stack {
     gateway: Gateway,
     limits: Arc<Limits>,
     audit: Arc<Audit>,
+    stream_idle_timeout: Duration,
     shutdown: ShutdownWatch,
     http_requests: Family<HttpLabels, Counter>,
 }
 
 impl Stack {
-    /// The stack of a node.
+    /// The stack of a node. A stream that nothing passes for `stream_idle_timeout` ends; zero: never.
     pub fn new(
         router: Arc<Router>,
         gateway: Gateway,
         limits: Arc<Limits>,
         audit: Arc<Audit>,
+        stream_idle_timeout: Duration,
         shutdown: ShutdownWatch,
         metrics: &Metrics,
     ) -> Self {
@@ -71,7 +74,7 @@ impl Stack {
         metrics.register(|registry| {
             registry.register("http_requests", "HTTP requests by path and status", http_requests.clone());
         });
-        Self { router, gateway, limits, audit, shutdown, http_requests }
+        Self { router, gateway, limits, audit, stream_idle_timeout, shutdown, http_requests }
     }
 
     /// Answers one request of a connection.
@@ -108,7 +111,7 @@ impl Stack {
             let entry = audit_entry(asked.path, &connection, origin, None);
             call.audit(Act::begin(&self.audit, entry, Some(note)));
         }
-        let (mut deadline, mut withdrawn, mut slot) = (None, None, None);
+        let (mut deadline, mut withdrawn, mut activity, mut slot) = (None, None, None, None);
         let answer = async {
             let (caller, entered) = self.enter(&connection, &asked, &mut request)?;
             slot = Some(entered);
@@ -121,10 +124,14 @@ impl Stack {
             self.auth().authorize(&caller, method.access, path, path)?;
             // route: here, or one hop
             deadline = self.router.deadline(&method, request.headers());
-            withdrawn = self.auth().withdrawn(&caller);
-            let asks_on = asks_on(method.info.streaming).then(|| self.auth().withdrawn(&caller));
+            activity = self.may_idle(&method);
+            withdrawn = self.end(&caller, activity.as_ref());
+            let asks_on = asks_on(method.info.streaming).then(|| self.end(&caller, activity.as_ref()));
             let request = match asks_on.flatten() {
-                Some(withdrawn) => request.map(|body| Body::new(AskBody::new(body, withdrawn))),
+                Some(end) => {
+                    let activity = activity.clone().unwrap_or_default();
+                    request.map(|body| Body::new(AskBody::new(body, end, activity)))
+                }
                 None => request,
             };
             let answer = pin!(self.router.route(&method, &caller, deadline, request));
@@ -135,7 +142,24 @@ impl Stack {
         if let Some(call) = &mut call {
             call.note(answer.headers());
         }
-        answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn, slot))
+        answer.map(|body| AnswerBody::of_call(body, call, deadline, withdrawn, slot).of_stream(activity))
+    }
+
+    /// Counts what passes a stream, if it ends when that is nothing. Streams of the node itself may be quiet for long: who
+    /// watches waits for changes.
+    fn may_idle(&self, method: &RegisteredMethod) -> Option<Activity> {
+        let stream = match method.info.streaming {
+            StreamingKind::Unary | StreamingKind::Unspecified => false,
+            StreamingKind::Server | StreamingKind::Client | StreamingKind::Bidi => true,
+        };
+        let of_user = method.class == RateClass::Grpc;
+        (stream && of_user && !self.stream_idle_timeout.is_zero()).then(Activity::default)
+    }
+
+    /// What ends a call of `caller`, beside its deadline.
+    fn end(&self, caller: &Caller, activity: Option<&Activity>) -> Option<Withdrawn> {
+        let idle = activity.map(|activity| activity.ceases(self.stream_idle_timeout));
+        first(self.auth().withdrawn(caller), idle)
     }
 
     /// An HTTP request.

@@ -9,6 +9,7 @@
 
 mod answers;
 mod ends;
+mod idle;
 mod provider;
 mod stream;
 #[path = "../support/mod.rs"]
