@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What callers see when one of three providers dies or is taken out: failed calls, and p99 for each half second.
+"""What callers see when a provider dies, is taken out, or all nodes are restarted: failed calls, and p99 for each half second.
 
 Starts a coordinator, where calls enter, and three nodes that provide demo.v1.Greeter, calls SayHello (declared free of
 side effects) at a fixed rate, and after a third of the time
@@ -7,9 +7,14 @@ side effects) at a fixed rate, and after a third of the time
 - kill: ends one provider with SIGKILL;
 - stop: ends one with SIGTERM, which drains it.
 
-Each is a run of its own with fresh providers. It prints the failed calls, the p99 of calls by when they were due, half a
+Each is a run of its own with fresh providers. The third restarts every node of a cluster of five, one after the other, each
+when the one before knows all providers again, under calls of p2p-client that may enter by any of them:
+
+- rolling: --rolling-rate calls a second, as long as it takes.
+
+It prints the failed calls, the p99 of calls by when they were due, half a
 second each (so calls that wait count), and how long the p99 was above twice what it was before. Exit code 1 if a call
-failed. Standard library only; takes about a minute after the build.
+failed. Standard library only; takes about two minutes after the build.
 """
 
 import argparse
@@ -21,7 +26,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
-from nodes import ROOT, Cluster, Trouble, binaries, main_with, program, wait_for  # noqa: E402
+from nodes import PATIENCE, ROOT, Cluster, Trouble, binaries, main_with, program, wait_for  # noqa: E402
 
 # Seconds of a row of the result.
 EVERY = 0.5
@@ -29,11 +34,8 @@ EVERY = 0.5
 WARMUP = 1.0
 PROVIDERS = ["greeter-1", "greeter-2", "greeter-3"]
 METHOD = "demo.v1.Greeter/SayHello"
-
-
-def routes_to_all(cluster):
-    listed = json.loads(cluster.p2pctl("-o", "json", "rpc", "list"))["items"]
-    return any(item["path"] == METHOD and set(item["providers"]) == set(PROVIDERS) for item in listed)
+# Seconds of load while five nodes are restarted.
+ROLLING_SECONDS = 40
 
 
 def measure(folder, arguments, how):
@@ -43,7 +45,7 @@ def measure(folder, arguments, how):
         wait_for(entry.ready, "the entry node is ready")
         greeter = program(folder, "examples", "greeter")
         providers = [cluster.start(name, binary=greeter) for name in PROVIDERS]
-        wait_for(lambda: routes_to_all(cluster), "the entry node routes to all providers", pause=0.2)
+        wait_for(lambda: knows(cluster, entry, PROVIDERS), "the entry node routes to all providers", pause=0.2)
         command = [program(folder, "examples", "bench"), "pace", "--address", entry.address, *cluster.tls_arguments("admin"),
                    "--rate", str(arguments.rate), "--seconds", str(arguments.seconds), "--every", str(EVERY)]  # fmt: skip
         load = cluster.run("pace", command)
@@ -51,15 +53,66 @@ def measure(folder, arguments, how):
         load.alive()
         signalled = time.time()
         os.kill(providers[0].pid, how)
-        code = load.child.wait(arguments.seconds + 60)
-        with open(load.log) as log:
-            text = log.read()
-        if code != 0:
-            raise Trouble(f"the load ended with {code}:\n{text[-2000:]}")
-        result = json.loads(text.strip().splitlines()[-1])
+        result = outcome(load, arguments.seconds)
         samples = entry.metrics()
         result["retries"] = {name: value for name, value in samples.items() if name.startswith("p2p_retries") and value}
         return result, signalled - result["began_unix"]
+
+
+def roll(folder, arguments):
+    """The rows of the run in which every node is restarted, and the seconds in which each was told to stop."""
+    names = [f"node-{number}" for number in range(1, 6)]
+    with Cluster(folder, names, {"rate_limit_enabled": False}) as cluster:
+        greeter = program(folder, "examples", "greeter")
+        nodes = {name: cluster.start(name, binary=greeter) for name in names}
+        for node in nodes.values():
+            wait_for(lambda: knows(cluster, node, names), f"{node.name} routes to all", pause=0.2)
+        first, *others = (node.address for node in nodes.values())
+        command = [program(folder, "examples", "bench"), "pace", "--address", first, *(f"--or={other}" for other in others),
+                   *cluster.tls_arguments("admin"), "--rate", str(arguments.rolling_rate), "--every", str(EVERY),
+                   "--seconds", str(ROLLING_SECONDS)]  # fmt: skip
+        load = cluster.run("pace", command)
+        time.sleep(3)
+        signalled = []
+        for name in names:
+            load.alive()
+            signalled.append(time.time())
+            nodes[name].forget_connection()
+            nodes[name].child.terminate()
+            nodes[name].child.wait(PATIENCE)
+            node = nodes[name] = cluster.start(name, binary=greeter, port=nodes[name].port)
+            wait_for(lambda: knows(cluster, node, names), f"{name} is back and routes to all", pause=0.2)
+        load.alive()
+        return outcome(load, ROLLING_SECONDS), signalled
+
+
+def knows(cluster, node, providers):
+    """Whether calls that enter at `node` can go to all `providers`."""
+    if not node.ready():
+        return False
+    listed = json.loads(cluster.p2pctl("-o", "json", "rpc", "list", at=node.address))["items"]
+    return any(item["path"] == METHOD and set(item["providers"]) == set(providers) for item in listed)
+
+
+def outcome(load, seconds):
+    """What the load printed when it has ended."""
+    code = load.child.wait(seconds + 60)
+    with open(load.log) as log:
+        text = log.read()
+    if code != 0:
+        raise Trouble(f"the load ended with {code}:\n{text[-2000:]}")
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def report_rolling(result, signalled):
+    """Prints the run of restarts; the number of its failed calls."""
+    rows = result["rows"]
+    failed, answered = (sum(row[key] for row in rows) for key in ("failed", "answered"))
+    at = ", ".join(f"{moment - result['began_unix']:.1f}" for moment in signalled)
+    print(f"\nevery node restarted, after {at} s")
+    print(f"  calls        {answered} answered, {failed} failed{'' if not failed else ': ' + result['first_failure']}   [0 failed]")
+    print("  p99 in ms    " + " ".join(f"{row['p99_ms'] or float('nan'):.1f}" for row in rows))
+    return failed
 
 
 def report(words, result, signalled):
@@ -82,6 +135,7 @@ def report(words, result, signalled):
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=5000, help="calls a second (default 5000)")
+    parser.add_argument("--rolling-rate", type=int, default=2000, help="calls a second while all are restarted (default 2000)")
     parser.add_argument("--seconds", type=float, default=15, help="seconds of each run (default 15)")
     parser.add_argument("--out", help="file to append the results to, as a line of JSON")
     parser.add_argument("--no-build", action="store_true", help="use the release binaries as they are")
@@ -99,6 +153,9 @@ def run():
         result, signalled = measure(folder, arguments, how)
         failed += report(words, result, signalled)
         results[name] = {"signalled": signalled, **result}
+    result, signalled = roll(folder, arguments)
+    failed += report_rolling(result, signalled)
+    results["rolling"] = {"signalled": signalled, **result}
     if arguments.out:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with open(arguments.out, "a") as out:

@@ -3,7 +3,10 @@
 
 use crate::{TlsFiles, grpc, load::Caller};
 use anyhow::ensure;
+use bytes::Bytes;
 use clap::Args;
+use http_body_util::{BodyExt as _, Full};
+use p2p_client::{Channel, ConnectOptions, Identity};
 use std::{
     cell::{Cell, RefCell},
     io::Write as _,
@@ -13,6 +16,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{task::LocalSet, time::Instant};
+use tonic::body::Body;
+use tower::ServiceExt as _;
 
 /// Calls that have not ended after this time have failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +29,9 @@ pub(crate) struct PaceArgs {
     /// The server
     #[arg(long)]
     address: SocketAddr,
+    /// Another node to enter the cluster by; the calls are then p2p-client's, which goes to the next where one stops
+    #[arg(long = "or")]
+    others: Vec<SocketAddr>,
     #[command(flatten)]
     tls: TlsFiles,
     /// Calls a second
@@ -54,6 +62,42 @@ struct Tally {
     first_failure: RefCell<Option<String>>,
 }
 
+/// How calls enter the cluster.
+#[derive(Clone)]
+enum Through {
+    One(Caller),
+    Any(Channel, SocketAddr, Bytes),
+}
+
+impl Through {
+    async fn connect(args: &PaceArgs) -> anyhow::Result<Self> {
+        let (address, message) = (args.address, grpc::greeting(grpc::NAME_BYTES));
+        if args.others.is_empty() {
+            let sender = grpc::connect(address, Arc::new(grpc::client_config(&args.tls)?)).await?;
+            return Ok(Self::One(Caller { sender, address, token: None, message }));
+        }
+        let mut options = ConnectOptions::new(address.to_string().parse()?);
+        options.others =
+            args.others.iter().map(|other| other.to_string().parse()).collect::<Result<_, _>>()?;
+        options.ca_pem = Some(std::fs::read(&args.tls.ca)?);
+        let (cert_pem, key_pem) = (std::fs::read(&args.tls.cert)?, std::fs::read(&args.tls.key)?);
+        options.identity = Some(Identity { cert_pem, key_pem });
+        Ok(Self::Any(Channel::connect(&options).await?, address, message))
+    }
+
+    async fn call(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::One(caller) => caller.call().await.map(drop),
+            Self::Any(channel, address, message) => {
+                let body = Body::new(Full::new(message.clone()));
+                let request = grpc::request(*address, "SayHello", None, body)?;
+                let (head, body) = channel.clone().oneshot(request).await?.into_parts();
+                grpc::ensure_ok(&head.headers, body.collect().await?.trailers())
+            }
+        }
+    }
+}
+
 pub(crate) fn run(args: &PaceArgs) -> anyhow::Result<()> {
     ensure!(args.rate > 0 && args.connections > 0 && args.every > 0.0, "nothing to do");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -63,12 +107,9 @@ pub(crate) fn run(args: &PaceArgs) -> anyhow::Result<()> {
 }
 
 async fn drive(args: &PaceArgs) -> anyhow::Result<serde_json::Value> {
-    let tls = Arc::new(grpc::client_config(&args.tls)?);
-    let message = grpc::greeting(grpc::NAME_BYTES);
     let mut callers = Vec::new();
     for _ in 0..args.connections {
-        let sender = grpc::connect(args.address, tls.clone()).await?;
-        callers.push(Caller { sender, address: args.address, token: None, message: message.clone() });
+        callers.push(Through::connect(args).await?);
     }
     let tally = Rc::new(Tally::default());
     let (began, began_unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH)?);
@@ -96,7 +137,7 @@ async fn drive(args: &PaceArgs) -> anyhow::Result<serde_json::Value> {
                 rows.resize(row + 1, Row::default());
             }
             match result {
-                Ok(_) => rows[row].nanos.push(u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+                Ok(()) => rows[row].nanos.push(u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX)),
                 Err(why) => {
                     rows[row].failed += 1;
                     tally.first_failure.borrow_mut().get_or_insert(why);
