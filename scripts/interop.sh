@@ -220,7 +220,8 @@ provides() { # provides NODE: waits until the entry node lists it as a provider 
     until as_admin services list -o json 2>/dev/null | "$python" -c '
 import json, sys
 service = [item for item in json.load(sys.stdin)["items"] if item["name"] == "shop.Stock"]
-sys.exit({"node_id": sys.argv[1], "state": "serving"} not in (service[0]["providers"] if service else []))' "$1"; do
+providers = service[0]["providers"] if service else []
+sys.exit((sys.argv[1], "serving") not in [(provider["node_id"], provider["state"]) for provider in providers])' "$1"; do
         sleep 0.1
         waited=$((waited + 1))
         [ $waited -le 100 ] || return 1
