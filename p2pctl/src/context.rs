@@ -147,6 +147,8 @@ impl Context {
     pub(crate) fn remember(self, output: &Output) {
         let Some(path) = path() else { return };
         let name = self.name.clone();
+        // The directory may not be there yet; then nobody else has written a context either.
+        let _lock = files::lock(&path);
         let kept = Contexts::read(path).and_then(|mut contexts| {
             let before = contexts.clone();
             let current = contexts.add(self);

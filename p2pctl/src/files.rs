@@ -1,11 +1,39 @@
 //! Files that are whole or as they were: written beside their place, made durable, and renamed.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions, Permissions},
+    fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::Path,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+/// Longest wait for another p2pctl that is changing a file.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Keeps other p2pctl from changing files beside `target` until it is dropped. Its directory is locked, since a file
+/// that is replaced is another one.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Locked {
+    _directory: File,
+}
+
+/// Waits until nobody else is changing files beside `target`. Where the file system has no locks, there is none.
+pub(crate) fn lock(target: &Path) -> io::Result<Locked> {
+    let (directory, until) = (File::open(directory(target))?, Instant::now() + LOCK_PATIENCE);
+    while let Err(TryLockError::WouldBlock) = directory.try_lock() {
+        if Instant::now() >= until {
+            let seconds = LOCK_PATIENCE.as_secs();
+            let why = format!("another p2pctl has been changing files there for {seconds} s");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+    Ok(Locked { _directory: directory })
+}
 
 /// Replaces `target`, or makes it; its mode and owner become those of `like`, else ours and 0600.
 pub(crate) fn replace(target: &Path, text: &str, like: Option<&Metadata>) -> io::Result<()> {
@@ -14,7 +42,9 @@ pub(crate) fn replace(target: &Path, text: &str, like: Option<&Metadata>) -> io:
         return Err(io::Error::other("it is no regular file"));
     }
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    // What a process of the same number has left behind is in nobody's way.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let temporary = target.with_file_name(format!(".{name}.{}.{now}.tmp", std::process::id()));
     let written = write_new(&temporary, text, 0o600, like)
         .and_then(|()| fs::rename(&temporary, target))
         .and_then(|()| sync_directory(target));
@@ -46,8 +76,11 @@ fn write_new(path: &Path, text: &str, mode: u32, like: Option<&Metadata>) -> io:
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory(path))?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -195,3 +195,23 @@ fn a_file_keeps_its_mode_its_link_and_its_place() {
         fs::read_dir(dir.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
 }
+
+#[test]
+fn of_edits_at_one_moment_none_is_lost() {
+    let dir = directory();
+    let edits = [("port", "9001"), ("zone", "b"), ("log_level", "debug"), ("calls_max", "2048")];
+    let running: Vec<_> = edits
+        .iter()
+        .map(|(key, value)| {
+            let mut command = p2pctl(dir.path());
+            command.args(["config", "set", key, value, "--file", "node.yaml"]).spawn().expect("started")
+        })
+        .collect();
+    for mut edit in running {
+        assert!(edit.wait().expect("ended").success());
+    }
+    let file = read(dir.path(), "node.yaml");
+    for (key, value) in edits {
+        assert!(file.lines().any(|line| line == format!("{key}: {value}")), "{key} is lost:\n{file}");
+    }
+}

@@ -28,6 +28,8 @@ pub(super) struct ConfigFile {
     /// As the user named it.
     pub(super) path: PathBuf,
     pub(super) text: String,
+    /// Held from before it was read, so that of two edits at one moment none is lost.
+    lock: Option<files::Locked>,
 }
 
 impl FileOption {
@@ -49,7 +51,17 @@ impl FileOption {
             let byte = error.utf8_error().valid_up_to() + 1;
             Failure::other(format!("{}: byte {byte} is not UTF-8 text", path.display()))
         })?;
-        Ok(ConfigFile { path, text })
+        Ok(ConfigFile { path, text, lock: None })
+    }
+
+    /// Reads the file to replace it. Other p2pctl wait.
+    pub(super) fn read_to_change(&self) -> Result<ConfigFile, Failure> {
+        // What does not exist is told by reading it.
+        let Ok(target) = fs::canonicalize(&self.file) else { return self.read() };
+        let lock = files::lock(&target).map_err(|error| {
+            denied(Failure::other(format!("cannot change {}: {error}", self.file.display())), &error)
+        })?;
+        Ok(ConfigFile { lock: Some(lock), ..self.read()? })
     }
 }
 
@@ -73,6 +85,7 @@ impl ConfigFile {
     /// Replaces the file by `text`: afterwards it has either its old contents or the new ones, with the same mode and
     /// owner. A symbolic link stays one.
     pub(super) fn replace(&self, text: &str) -> Result<(), Failure> {
+        debug_assert!(self.lock.is_some(), "read_to_change comes before replace");
         let failed = |error: &io::Error| {
             denied(Failure::other(format!("cannot write {}: {error}", self.name())), error)
         };

@@ -81,7 +81,7 @@ pub(super) fn change(
     value: Option<&Value>,
     output: &Output,
 ) -> Outcome {
-    let file = options.file.read()?;
+    let file = if options.dry_run { options.file.read() } else { options.file.read_to_change() }?;
     let entries = entries(&file)?;
     let before = entries.iter().find(|(name, _)| name == key).map(|(_, value)| value);
     let splice = edit(&file.text, key, value).map_err(|error| refused(&file, key, &error))?;
