@@ -118,14 +118,12 @@ impl Publisher {
 
     /// Reads the certificate files anew, and publishes what has changed. New handshakes use it; open
     /// connections stay.
-    pub(super) async fn reload(&self) -> Result<Reloaded, IdentityError> {
-        match self.change(|store| store.reload(UnixTime::now())).await {
-            Ok(reloaded) => reloaded,
-            Err(error) => {
-                tracing::error!(%error, "the reload was cut off");
-                Ok(Reloaded::Unchanged)
-            }
-        }
+    ///
+    /// # Errors
+    ///
+    /// A defect; within it, what is wrong with the files. Either way nothing has changed.
+    pub(super) async fn reload(&self) -> Result<Result<Reloaded, IdentityError>, JoinError> {
+        self.change(|store| store.reload(UnixTime::now())).await
     }
 
     /// Lets `work`, which may block, change the identity in force, one at a time, and publishes it if it has.

@@ -6,7 +6,7 @@ use crate::{
     registry::ServiceError,
     telemetry::{self, LogFilter},
 };
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{io::Write as _, path::Path, pin::pin, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
@@ -78,9 +78,16 @@ async fn serve(builder: NodeBuilder, file: &ConfigFile, log: &LogFilter) -> Resu
             () = stop.received() => break,
             _ = hangup.recv() => {
                 systemd::reloading();
-                tokio::select! {
-                    () = reload(&node, file, log) => {}
-                    () = stop.received() => break,
+                let mut reload = pin!(reload(&node, file, log));
+                let stopped = loop {
+                    tokio::select! {
+                        () = &mut reload => break false,
+                        () = stop.received() => break true,
+                        patience = watchdog.due() => watchdog.check(&node, patience).await,
+                    }
+                };
+                if stopped {
+                    break;
                 }
                 systemd::ready(&node);
             }
