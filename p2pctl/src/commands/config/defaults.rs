@@ -1,6 +1,6 @@
 //! `p2pctl config show-defaults`
 
-use super::{default_of, file::key};
+use super::{default_of, effect, file::key};
 use crate::{
     error::{Exit, Outcome},
     output::Output,
@@ -36,6 +36,7 @@ struct Explained {
     default: Value,
     expected: &'static str,
     meaning: &'static str,
+    takes_effect: &'static str,
 }
 
 /// Runs the verb.
@@ -49,6 +50,7 @@ pub(super) fn run(args: &ShowDefaultsArgs, output: &Output) -> Outcome {
         default: default_of(key),
         expected: key.expected,
         meaning: key.doc,
+        takes_effect: effect::word(key.takes_effect),
     };
     let items: Vec<Explained> = chosen.iter().map(explained).collect();
     if output.format().is_structured() {
@@ -63,7 +65,7 @@ pub(super) fn run(args: &ShowDefaultsArgs, output: &Output) -> Outcome {
 /// The key as it would stand in a file, commented out, below its explanation.
 fn commented(key: &Key) -> String {
     let mut text = String::new();
-    let expected = format!("Expected: {}.", key.expected);
+    let expected = format!("Expected: {}. Takes effect {}.", key.expected, effect::when(key.takes_effect));
     for paragraph in [key.doc, &expected] {
         let mut line = String::from("#");
         for word in paragraph.split_whitespace() {
@@ -93,7 +95,7 @@ mod tests {
             commented(key),
             "# The one TCP port for everything: nodes, clients, metrics. Open it between all nodes. 0 lets the\n\
              # system choose, which suits tests.\n\
-             # Expected: a whole number from 0 to 65535.\n\
+             # Expected: a whole number from 0 to 65535. Takes effect when the node is started.\n\
              # port: 8001\n"
         );
     }

@@ -5,6 +5,7 @@
 //! | [`file`] | which file, its text, replacing it whole |
 //! | [`layout`] | where each entry stands in the text |
 //! | [`edit`] | the one place of the text that an edit replaces, and the proof that it does what was meant |
+//! | [`effect`] | when a running node takes a value over |
 //! | [`render`] | values as YAML text |
 //! | [`patch`] | a change as `diff -u` shows it |
 //!
@@ -15,6 +16,7 @@
 mod defaults;
 mod diff;
 mod edit;
+mod effect;
 mod file;
 mod get;
 mod init;

@@ -2,7 +2,7 @@
 
 use super::{
     edit::{EditError, edit},
-    entries,
+    effect, entries,
     file::{ConfigFile, FileOption, key},
     render,
 };
@@ -11,7 +11,7 @@ use crate::{
     output::Output,
 };
 use clap::Args;
-use p2p_node::config::{Config, ConfigError, raw};
+use p2p_node::config::{Config, ConfigError, Key, raw};
 use serde::Serialize;
 use serde_yaml::Value;
 
@@ -19,7 +19,8 @@ use serde_yaml::Value;
 ///
 /// Use it instead of an editor, by hand or in scripts: comments, order and quoting stay as they are, a value that the
 /// node would refuse is refused here with the same words, and the file is replaced whole or not at all. VALUE is YAML,
-/// as in --set of p2p-node: 9001, true, 30s, '["10.0.0.5:8001"]'. The node reads its file when it starts.
+/// as in --set of p2p-node: 9001, true, 30s, '["10.0.0.5:8001"]'. What is printed says when the value takes effect: at a
+/// reload, or when the node is started again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -58,6 +59,7 @@ struct Change<'a> {
     after: Option<&'a Value>,
     changed: bool,
     written: bool,
+    takes_effect: &'static str,
     diff: &'a str,
 }
 
@@ -71,16 +73,17 @@ pub(super) fn run(args: &SetArgs, output: &Output) -> Outcome {
             key.name
         )));
     }
-    change(&args.edit, key.name, Some(&value), output)
+    change(&args.edit, key, Some(&value), output)
 }
 
 /// Gives `key` the value, or takes it out.
 pub(super) fn change(
     options: &EditOptions,
-    key: &'static str,
+    setting: &'static Key,
     value: Option<&Value>,
     output: &Output,
 ) -> Outcome {
+    let key = setting.name;
     let file = if options.dry_run { options.file.read() } else { options.file.read_to_change() }?;
     let entries = entries(&file)?;
     let before = entries.iter().find(|(name, _)| name == key).map(|(_, value)| value);
@@ -102,6 +105,7 @@ pub(super) fn change(
         after: value,
         changed,
         written: changed && !options.dry_run,
+        takes_effect: effect::word(setting.takes_effect),
         diff: &patch,
     };
     output.object("ConfigChange", &change, |_| match options.dry_run {
@@ -109,7 +113,7 @@ pub(super) fn change(
         false => sentence(key, before, value, changed),
     })?;
     if change.written {
-        output.note(&format!("{} is written; the node reads it at its next start.", file.name()));
+        output.note(&format!("{} is written; {}.", file.name(), effect::sentence(setting.takes_effect)));
     } else if options.dry_run && !changed {
         output.note("Nothing would change.");
     }

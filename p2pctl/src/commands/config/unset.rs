@@ -27,5 +27,5 @@ pub(crate) struct UnsetArgs {
 
 /// Runs the verb.
 pub(super) fn run(args: &UnsetArgs, output: &Output) -> Outcome {
-    change(&args.edit, key(&args.name)?.name, None, output)
+    change(&args.edit, key(&args.name)?, None, output)
 }
