@@ -206,7 +206,10 @@ impl Engine {
         let shared = Arc::new(segment.clone());
         match self.revocations.merge(segment, unix_ms / 1000, self.keyring.as_ref()) {
             Ok(Some((heading, entries))) => {
-                self.apply_bans(&heading.signer, &entries);
+                if self.apply_bans(&heading.signer, &entries) {
+                    // What others told of it meanwhile was refused here, and is not told twice.
+                    self.compare_soon(now);
+                }
                 self.spread.unpushed.push((shared.clone(), Some(peer.clone())));
                 self.spread.push_at.get_or_insert(now + PUSH_DELAY);
                 self.act(Effect::Revoked { segment: shared, entries });
@@ -257,7 +260,8 @@ impl Engine {
         body.signer.parse().ok()
     }
 
-    fn apply_bans(&mut self, signer: &NodeId, entries: &[Revocation]) {
+    /// Returns whether somebody is evicted no longer.
+    fn apply_bans(&mut self, signer: &NodeId, entries: &[Revocation]) -> bool {
         let own = self.own().node.clone();
         let (mut changed, before) = (false, self.is_banned(&own));
         let banned_before = self.bans.banned().clone();
@@ -267,11 +271,12 @@ impl Engine {
             }
         }
         if !changed {
-            return;
+            return false;
         }
         let banned: BTreeSet<NodeId> = self.bans.banned().clone();
         let changed = banned_before.symmetric_difference(&banned).cloned();
         self.dirty.extend(changed);
+        let readmits = banned_before.difference(&banned).next().is_some();
         self.store.set_banned(banned.clone(), self.keyring.as_ref());
         match (before, banned.contains(&own)) {
             (false, true) => self.note(Event::Evicted),
@@ -279,6 +284,7 @@ impl Engine {
             (false, false) | (true, true) => {}
         }
         self.act(Effect::Banned(banned));
+        readmits
     }
 
     pub(super) fn receive_positions(&mut self, now: Moment, peer: &NodeId, theirs: &RevocationPositions) {

@@ -3,7 +3,7 @@
 use super::{Event, measured, net::Net, secs};
 use crate::{
     ClusterId, Moment, NodeId, Role, SpiffeId,
-    gossip::FrameError,
+    gossip::{FrameError, members::COMPARE_SOON},
     membership::Reason,
     testing::{START_MS, certificate, cluster, life, node, records},
 };
@@ -102,6 +102,27 @@ fn an_evicted_node_is_shown_down_heard_no_more_and_comes_back_only_when_readmitt
         !member.evicted && member.serves() && member.records.services.len() == 1
     });
     assert!(net.processes[1].engine.members()[&n0].serves(), "nobody else was harmed");
+}
+
+/// What was told of it to those that had not heard of its readmission yet is not told twice.
+#[test]
+fn who_hears_of_a_readmission_compares_soon() {
+    let mut net = Net::new(6);
+    net.interval = secs(600);
+    for index in 0..4 {
+        net.start(life(&format!("n{index}"), 0, 1000 + index));
+    }
+    net.until(secs(60), "all join", Net::all_alive);
+    revoke(&mut net, 0, vec![eviction("gone", 1, false)]);
+    net.until(secs(1), "ban", |net| (0..4).all(|index| net.processes[index].banned == names(&["gone"])));
+    net.run(secs(20));
+    revoke(&mut net, 0, vec![eviction("gone", 2, true)]);
+    for index in 1..4 {
+        net.until(secs(1), "readmission", |net| net.processes[index].banned.is_empty());
+        let now = net.now;
+        let due = net.with(index, |engine, _, _| engine.exchange_at);
+        assert!(due <= now + COMPARE_SOON, "n{index} compares at {due:?}, now is {now:?}");
+    }
 }
 
 #[test]
