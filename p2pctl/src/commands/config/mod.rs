@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`file`] | which file, its text, replacing it whole |
+//! | [`mod@file`] | which file, its text, replacing it whole |
 //! | [`layout`] | where each entry stands in the text |
 //! | [`edit`] | the one place of the text that an edit replaces, and the proof that it does what was meant |
 //! | [`effect`] | when a running node takes a value over |
