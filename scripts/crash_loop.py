@@ -16,9 +16,11 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import sys
+import tempfile
 import threading
 import time
 
@@ -30,6 +32,8 @@ FRESH = 100
 # So that those of 100 rounds fit into one answer (10,000).
 REVOCATIONS_MAX = 90
 REVOKERS, READERS = 6, 2
+# What no log may say: of damage, defects, and revocations that are not what they were.
+TROUBLE = ("damaged", "panicked", "passed over", "was set back", "revocations refused")
 
 
 class Load:
@@ -105,7 +109,7 @@ def damaged(cluster, name):
     directory = os.path.join(cluster.directory, name)
     found = [file for file in os.listdir(directory) if ".corrupt-" in file]
     with open(os.path.join(cluster.directory, f"{name}.log"), errors="replace") as log:
-        found += [line.strip() for line in log if "damaged" in line or "panicked" in line]
+        found += [line.strip() for line in log if any(word in line for word in TROUBLE)]
     return found
 
 
@@ -153,7 +157,9 @@ class Campaign:
                 lost = acknowledged - listed(cluster, nodes["c1"])
                 trouble = [f"{name}: {what}" for name in nodes for what in damaged(cluster, name)]
                 if lost or trouble:
-                    raise Trouble(f"round {number}: lost {sorted(lost)[:5]} ({len(lost)}), damage {trouble[:5]}")
+                    kept = tempfile.mkdtemp(prefix="p2p-crash-")
+                    shutil.copytree(cluster.directory, kept, dirs_exist_ok=True)
+                    raise Trouble(f"round {number}: lost {sorted(lost)[:5]} ({len(lost)}), damage {trouble[:5]}; states and logs are kept in {kept}")
                 if (number + 1) % 25 == 0:
                     print(f"{number + 1} rounds, {self.acknowledged} revocations acknowledged, none lost", flush=True)
             wait_for(lambda: acknowledged <= listed(cluster, nodes["w1"]), "the worker knows all that is revoked", pause=0.2)

@@ -37,6 +37,9 @@ pub(super) struct Spread {
     /// Segments to be pushed, and who sent them here.
     unpushed: Vec<(Arc<RevocationSegment>, Option<NodeId>)>,
     push_at: Option<Moment>,
+    /// Signatures of segments of this coordinator that are not on its disk yet. Nobody is told of them: after a crash their
+    /// numbers would be used again.
+    unkept: BTreeSet<Bytes>,
     extra_at: Option<Moment>,
     /// Members that have not said yet that they hold what they were sent: when to ask, and how often it was done.
     unanswered: BTreeMap<NodeId, (Moment, u32)>,
@@ -125,6 +128,7 @@ impl Engine {
         let own = self.own().node.clone();
         let made = self.revocations.append(&own, entries.clone(), unix_ms, self.keyring.as_ref(), chain)?;
         self.apply_bans(&own, &entries);
+        self.spread.unkept.extend(made.iter().map(|segment| segment.signature.clone()));
         Ok(made)
     }
 
@@ -132,6 +136,9 @@ impl Engine {
     pub fn push_revocations(&mut self, now: Moment, segments: Vec<Arc<RevocationSegment>>) {
         if segments.is_empty() {
             return;
+        }
+        for segment in &segments {
+            self.spread.unkept.remove(&segment.signature);
         }
         self.spread.unpushed.extend(segments.into_iter().map(|segment| (segment, None)));
         self.spread.push_at.get_or_insert(now);
@@ -197,7 +204,7 @@ impl Engine {
     fn merge_revocations(&mut self, now: Moment, unix_ms: u64, peer: &NodeId, segment: RevocationSegment) {
         // Before the merge, which may replace what was signed here by what was signed under the same numbers elsewhere.
         // And only for what this coordinator has signed itself: anybody can send nonsense in its name.
-        if self.revocations.contradicts(&self.own().node, &segment)
+        if self.revocations.contradicts(&self.own().node, &segment, unix_ms / 1000)
             && self.revocations.is_genuine(&segment, unix_ms / 1000, self.keyring.as_ref())
         {
             self.reissue(now, unix_ms);
@@ -293,7 +300,8 @@ impl Engine {
             self.spread.compared = true;
             self.spread.comparing.clear();
         }
-        let lacking = self.revocations.lacking(theirs);
+        let mut lacking = self.revocations.lacking(theirs);
+        lacking.retain(|segment| !self.spread.unkept.contains(&segment.signature));
         match (lacking.is_empty(), self.spread.unanswered.get_mut(peer)) {
             (true, _) => drop(self.spread.unanswered.remove(peer)),
             (false, Some((at, _))) => *at = now + ANSWER_PAUSE,

@@ -136,8 +136,9 @@ impl Segments {
     }
 
     /// Whether a segment in this coordinator's own name is not of what it has signed as far as it knows, and uses the
-    /// same numbers: as after a restored backup.
-    pub fn contradicts(&self, own: &NodeId, segment: &RevocationSegment) -> bool {
+    /// same numbers: as after a restored backup. One that holds all that is known under its numbers is no contradiction:
+    /// small segments were folded into it, and a crash came before that was on disk.
+    pub fn contradicts(&self, own: &NodeId, segment: &RevocationSegment, unix_s: u64) -> bool {
         let Ok((theirs, entries)) = read(segment, &self.cluster) else { return false };
         let SegmentHeading { signer, log, first, last, .. } = &theirs;
         let Some(log) = self.logs.get(&(signer.clone(), *log)).filter(|_| signer == own) else {
@@ -147,7 +148,15 @@ impl Segments {
             let overlaps = held_first <= last && held_last >= first;
             let same = held_first == first && held_last == last;
             let folded_here = held_first <= first && held_last >= last && !same;
-            let other_words = || read(&held.segment, &self.cluster).is_ok_and(|(_, held)| held != entries);
+            let folded_there = held_first >= first && held_last <= last && !same;
+            let other_words = || {
+                read(&held.segment, &self.cluster).is_ok_and(|(_, held)| match folded_there {
+                    true => held
+                        .iter()
+                        .any(|entry| !has_expired(entry.expires_at, unix_s) && !entries.contains(entry)),
+                    false => held != entries,
+                })
+            };
             overlaps && !folded_here && other_words()
         })
     }
@@ -167,7 +176,15 @@ impl Segments {
         let entries: Vec<Revocation> = read.flat_map(|(_, entries)| entries).collect();
         // An empty log of a higher number is what `append` goes on with.
         self.logs.entry((own.clone(), unix_ms.max(present + 1))).or_default();
-        self.append(own, entries, unix_ms, keyring, chain)
+        let made = self.append(own, entries, unix_ms, keyring, chain);
+        if made.is_err() {
+            // What is known stays known.
+            self.remove_log(own, unix_ms.max(present + 1));
+            for segment in before {
+                self.load((*segment).clone(), unix_ms / 1000).ok();
+            }
+        }
+        made
     }
 }
 

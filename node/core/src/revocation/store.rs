@@ -89,7 +89,8 @@ impl Segments {
         }
     }
 
-    /// Takes back what this node has verified before and kept on its disk.
+    /// Takes back what this node has verified before and kept on its disk. All of it: the room for more was looked at when
+    /// it came, and what a crash has left beside each other may be above that.
     pub fn load(
         &mut self,
         segment: RevocationSegment,
@@ -100,7 +101,6 @@ impl Segments {
         if log.is_some_and(|log| log.held.contains_key(&(heading.first, heading.last))) {
             return Ok(None);
         }
-        self.check_room(&heading.signer, heading.log, &entries)?;
         self.insert(&heading, segment, &entries, unix_s);
         Ok(Some(entries))
     }

@@ -280,10 +280,10 @@ fn numbers_used_twice_are_noticed_and_signed_anew() {
     let mut store = store();
     append(&mut store, "c", vec![token("a", 0)]);
     let log = store.positions(false).logs[0].log;
-    assert!(!store.contradicts(&own, &seal("c", log, (2, 2), vec![token("x", 0)])), "merely news");
-    assert!(!store.contradicts(&own, &seal("d", log, (1, 1), vec![token("x", 0)])), "another's");
-    assert!(store.contradicts(&own, &seal("c", log, (1, 1), vec![token("x", 0)])));
-    assert!(store.contradicts(&own, &seal("c", log, (1, 2), vec![token("x", 0)])));
+    assert!(!store.contradicts(&own, &seal("c", log, (2, 2), vec![token("x", 0)]), NOW), "merely news");
+    assert!(!store.contradicts(&own, &seal("d", log, (1, 1), vec![token("x", 0)]), NOW), "another's");
+    assert!(store.contradicts(&own, &seal("c", log, (1, 1), vec![token("x", 0)]), NOW));
+    assert!(store.contradicts(&own, &seal("c", log, (1, 2), vec![token("x", 0)]), NOW));
     let made = store.reopen(&own, START_MS, &keyring, &chain(Role::Coordinator, "c")).expect("signed");
     assert_eq!(made.len(), 1);
     assert_eq!(merge(&mut store, seal("c", log, (1, 2), vec![token("x", 0)])), Ok(true));
@@ -294,6 +294,37 @@ fn numbers_used_twice_are_noticed_and_signed_anew() {
         [RevocationRange { first: 1, last: 2 }],
         "it goes on in the new log"
     );
+}
+
+#[test]
+fn what_was_folded_before_a_crash_is_no_contradiction() {
+    let own = node("c");
+    let mut store = store();
+    for number in 0..64 {
+        append(&mut store, "c", vec![token(number, 0)]);
+    }
+    let on_disk: Vec<_> = store.iter().cloned().collect();
+    assert_eq!(fold(&mut store, "c", START_MS), 1);
+    let folded = store.iter().next().expect("one").clone();
+    // The crash: others hold what was folded, this disk what it was made of.
+    let mut restarted = self::store();
+    for segment in on_disk {
+        restarted.load((*segment).clone(), NOW).expect("its own").expect("kept");
+    }
+    assert!(!restarted.contradicts(&own, &folded, NOW));
+    let held = tokens(&restarted);
+    assert_eq!(merge(&mut restarted, (*folded).clone()), Ok(true));
+    assert_eq!((tokens(&restarted), restarted.len()), (held, 1));
+}
+
+#[test]
+fn all_that_is_on_disk_is_taken_back() {
+    let mut restarted = store();
+    for log in 1..=MAX_LOGS as u64 + 1 {
+        let kept = restarted.load(seal("c", log, (1, 1), vec![token(log, 0)]), NOW);
+        assert!(kept.expect("its own").is_some());
+    }
+    assert_eq!(restarted.entries(), MAX_LOGS + 1);
 }
 
 #[test]
@@ -340,7 +371,7 @@ fn another_certificate_signs_the_whole_log_anew_and_the_later_signature_wins_eve
         assert_eq!(merge(&mut reader, segment), Ok(false), "the earlier signature does not come back");
     }
     assert!(reader.iter().all(|segment| segment.certificate_chain == renewed));
-    assert!(!store.contradicts(&own, &made[0]), "the same words are no contradiction");
+    assert!(!store.contradicts(&own, &made[0], NOW), "the same words are no contradiction");
 }
 
 /// A history of one coordinator: what it appended, and when it folded.

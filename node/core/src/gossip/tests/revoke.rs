@@ -58,6 +58,21 @@ fn a_revocation_reaches_all_within_a_second_also_over_a_bad_network() {
     }
 }
 
+/// Its number would be used again by a coordinator that crashes now.
+#[test]
+fn nobody_is_told_what_is_not_on_disk_yet() {
+    let mut net = Net::joined(4, 5);
+    revoke(&mut net, 0, vec![token("before")]);
+    let written = chain("n0");
+    let made = net.with(0, |engine, _, unix_ms| engine.revoke(unix_ms, vec![token("written")], &written));
+    // Others compare what they hold all the time.
+    net.run(secs(20));
+    assert!(all_refuse(&net, "before", 0));
+    assert!((1..4).all(|index| !net.processes[index].revoked.contains("written")));
+    net.with(0, |engine, now, _| engine.push_revocations(now, made.expect("signed")));
+    net.until(secs(1), "the rest", |net| all_refuse(net, "written", 0));
+}
+
 #[test]
 fn a_node_that_joins_later_learns_all_that_is_revoked() {
     let mut net = Net::joined(4, 5);
