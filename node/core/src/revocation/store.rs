@@ -36,6 +36,11 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// Whether one segment that is held has all these numbers.
+    fn contains(&self, first: u64, last: u64) -> bool {
+        self.held.range(..=(first, u64::MAX)).any(|((_, held_last), _)| *held_last >= last)
+    }
+
     /// The earliest signature that is kept; 0 if there is none.
     fn signed_since(&self) -> u64 {
         self.held.values().map(|held| held.issued_at).min().unwrap_or(0)
@@ -97,8 +102,9 @@ impl Segments {
         unix_s: u64,
     ) -> Result<Option<Vec<Revocation>>, SegmentRefusal> {
         let (heading, entries) = read(&segment, &self.cluster)?;
+        // After a crash what was folded may stand beside what it was folded into.
         let log = self.logs.get(&(heading.signer.clone(), heading.log));
-        if log.is_some_and(|log| log.held.contains_key(&(heading.first, heading.last))) {
+        if log.is_some_and(|log| log.contains(heading.first, heading.last)) {
             return Ok(None);
         }
         self.insert(&heading, segment, &entries, unix_s);
@@ -112,8 +118,7 @@ impl Segments {
         if let Some(same) = log.held.get(&(heading.first, heading.last)) {
             return same.issued_at >= heading.issued_at;
         }
-        let mut containing = log.held.range(..=(heading.first, u64::MAX));
-        if containing.any(|((_, last), _)| *last >= heading.last) {
+        if log.contains(heading.first, heading.last) {
             return true;
         }
         let overlapped =

@@ -308,13 +308,18 @@ fn what_was_folded_before_a_crash_is_no_contradiction() {
     let folded = store.iter().next().expect("one").clone();
     // The crash: others hold what was folded, this disk what it was made of.
     let mut restarted = self::store();
-    for segment in on_disk {
-        restarted.load((*segment).clone(), NOW).expect("its own").expect("kept");
+    for segment in &on_disk {
+        restarted.load((**segment).clone(), NOW).expect("its own").expect("kept");
     }
     assert!(!restarted.contradicts(&own, &folded, NOW));
     let held = tokens(&restarted);
     assert_eq!(merge(&mut restarted, (*folded).clone()), Ok(true));
     assert_eq!((tokens(&restarted), restarted.len()), (held, 1));
+    // The crash came later: both are on this disk.
+    for segment in on_disk {
+        assert_eq!(restarted.load((*segment).clone(), NOW), Ok(None));
+    }
+    assert_eq!((restarted.len(), restarted.entries()), (1, 64));
 }
 
 #[test]
