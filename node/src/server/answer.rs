@@ -153,6 +153,12 @@ impl AnswerBody {
     }
 }
 
+/// Whether the call ends well with it.
+fn is_success<E>(frame: &Result<Frame<Bytes>, E>) -> bool {
+    let trailers = frame.as_ref().ok().and_then(Frame::trailers_ref);
+    trailers.and_then(|trailers| trailers.get(Status::GRPC_STATUS)).is_some_and(|code| code == "0")
+}
+
 /// A stream that has begun tells of an oversized message in its trailers.
 fn refuse_oversized(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.trailers_ref().and_then(oversized) {
@@ -171,9 +177,10 @@ impl HttpBody for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(context) {
-            // An answer that pours never waits, so time is looked at here, too.
-            Poll::Ready(Some(Ok(frame)))
-                if frame.is_data()
+            // An answer that pours never waits, so time is looked at here, too; and what fails because its request was cut
+            // off ends with why it was.
+            Poll::Ready(Some(frame))
+                if !is_success(&frame)
                     && let Some(fault) = this.overdue(context) =>
             {
                 Poll::Ready(Some(Ok(this.end(&fault))))
@@ -214,5 +221,34 @@ impl HttpBody for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use std::future::ready;
+
+    /// The status of an answer whose body ends with `last`.
+    async fn code(last: HeaderMap, withdrawn: Option<Withdrawn>) -> Code {
+        let inner = Body::new(StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::trailers(last))])));
+        let mut answer = AnswerBody::of_call(inner, None, None, withdrawn, None);
+        let frame = answer.frame().await.expect("more").expect("a frame");
+        Code::from_bytes(frame.trailers_ref().expect("trailers")[Status::GRPC_STATUS].as_bytes())
+    }
+
+    #[tokio::test]
+    async fn what_fails_because_its_request_was_cut_off_ends_with_why_it_was() {
+        let lost = || Fault::new(Reason::ProviderLost, "broke off").to_trailers();
+        let idle = || -> Option<Withdrawn> {
+            Some(Box::pin(ready(Fault::new(Reason::DeadlineExceeded, "nothing has passed"))))
+        };
+        assert_eq!(code(lost(), None).await, Code::Unavailable);
+        assert_eq!(code(lost(), idle()).await, Code::DeadlineExceeded);
+        // What ended well has ended well.
+        let mut well = HeaderMap::new();
+        well.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("0"));
+        assert_eq!(code(well, idle()).await, Code::Ok);
     }
 }

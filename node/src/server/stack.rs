@@ -21,6 +21,7 @@ use crate::{
     shutdown::{Phase, ShutdownWatch},
     telemetry::Metrics,
 };
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -126,13 +127,18 @@ impl Stack {
             deadline = self.router.deadline(&method, request.headers());
             activity = self.may_idle(&method);
             withdrawn = self.end(&caller, activity.as_ref());
-            let asks_on = asks_on(method.info.streaming).then(|| self.end(&caller, activity.as_ref()));
-            let request = match asks_on.flatten() {
-                Some(end) => {
+            let request = match withdrawn.take() {
+                Some(end) if asks_on(method.info.streaming) => {
+                    // One end for both ways: what fails because the request was cut off is answered with why it was.
+                    let end = end.shared();
+                    withdrawn = Some(Box::pin(end.clone()));
                     let activity = activity.clone().unwrap_or_default();
-                    request.map(|body| Body::new(AskBody::new(body, end, activity)))
+                    request.map(|body| Body::new(AskBody::new(body, Box::pin(end), activity)))
                 }
-                None => request,
+                end => {
+                    withdrawn = end;
+                    request
+                }
             };
             let answer = pin!(self.router.route(&method, &caller, deadline, request));
             let (answer, _node) = unless(&mut withdrawn, answer).await?;
@@ -295,8 +301,8 @@ fn asks_on(streaming: StreamingKind) -> bool {
     }
 }
 
-/// Does `work` as long as what it was asked with counts. The work comes pinned: moved in here, it would take its room
-/// in the caller's future a second time.
+/// Does `work` as long as what it was asked with counts; if that is over, it is also why the work failed. The work comes
+/// pinned: moved in here, it would take its room in the caller's future a second time.
 async fn unless<T>(
     withdrawn: &mut Option<Withdrawn>,
     work: Pin<&mut impl Future<Output = Result<T, Fault>>>,
@@ -304,8 +310,14 @@ async fn unless<T>(
     let Some(end) = withdrawn else { return work.await };
     let fault = tokio::select! {
         biased;
-        done = work => return done,
-        fault = end => fault,
+        done = work => match done {
+            Ok(done) => return Ok(done),
+            Err(failed) => match end.as_mut().now_or_never() {
+                Some(fault) => fault,
+                None => return Err(failed),
+            },
+        },
+        fault = end.as_mut() => fault,
     };
     // It has said all: nobody asks it again.
     *withdrawn = None;
@@ -364,5 +376,19 @@ mod tests {
     fn a_call_takes_little_room() {
         let size = future_size(Stack::handle);
         assert!(size <= 2560, "the future of a request takes {size} bytes");
+    }
+
+    #[tokio::test]
+    async fn work_that_fails_because_its_request_was_cut_off_fails_with_why_it_was() {
+        let lost = async || Err::<(), _>(Fault::new(Reason::ProviderLost, "broke off"));
+        let idle = || -> Option<Withdrawn> {
+            Some(Box::pin(std::future::ready(Fault::new(Reason::DeadlineExceeded, "nothing has passed"))))
+        };
+        let reason = async |mut end: Option<Withdrawn>| {
+            unless(&mut end, pin!(lost())).await.expect_err("a fault").reason
+        };
+        assert_eq!(reason(None).await, Reason::ProviderLost);
+        assert_eq!(reason(Some(Box::pin(std::future::pending()))).await, Reason::ProviderLost);
+        assert_eq!(reason(idle()).await, Reason::DeadlineExceeded);
     }
 }
