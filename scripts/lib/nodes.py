@@ -204,8 +204,9 @@ class Cluster:
     def tls_arguments(self, name):
         return ["--ca", self.certificate("ca"), "--cert", self.certificate(name), "--key", self.key(name)]
 
-    def start(self, name, binary=None, cores=None, port=None, joins=True):
-        """Starts a node. The first one that joins is the seed of the others; one that does not stays alone."""
+    def start(self, name, binary=None, cores=None, port=None, joins=True, before=()):
+        """Starts a node. The first one that joins is the seed of the others; one that does not stays alone. `before`: words
+        that go before its command, as of env(1)."""
         port = port or free_ports(1)[0]
         config = {
             "node_id": name,
@@ -223,7 +224,7 @@ class Cluster:
         path = os.path.join(self.directory, f"{name}.yaml")
         with open(path, "w") as file:
             json.dump(config, file)  # JSON is YAML.
-        command = [binary or program(self.folder, "p2p-node"), "--config", path]
+        command = [*before, binary or program(self.folder, "p2p-node"), "--config", path]
         node = Node(self, name, command, port, cores)
         self.processes.append(node)
         if joins:

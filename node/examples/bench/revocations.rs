@@ -117,14 +117,13 @@ fn measure(args: &RevocationsArgs, directory: &Path) -> anyhow::Result<()> {
     let state = StateDirectory::open(directory)?;
     let name = "jwt_blacklist.json".parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let on_disk = std::fs::metadata(state.path().join("jwt_blacklist.json"))?.len();
-    let unix_s = UnixTime::now().as_secs();
     let process = Watched::own();
     let before = process.resident_bytes()?;
     let started = Instant::now();
     let (_keeper, kept) = Keeper::open(&state, &name)?;
     let (mut store, table) = (Segments::new(cluster), Revocations::new(&Metrics::default()));
     for segment in kept.segments {
-        let entries = store.load(segment, unix_s)?.unwrap_or_default();
+        let entries = store.load(segment)?.unwrap_or_default();
         table.apply(&entries);
     }
     let load_ms = started.elapsed().as_secs_f64() * 1e3;

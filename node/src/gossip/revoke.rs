@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     error::{Fault, Reason},
+    identity::UnixTime,
     persist::PersistError,
     revocation::{Everything, Keeper, Kept, Revocations},
 };
@@ -109,12 +110,11 @@ fn stopped() -> Fault {
 impl Task {
     /// Takes back what the disk holds. Nothing of it is verified again: only this user writes there.
     pub(super) fn load_revocations(&mut self) {
-        let now = unix_ms();
         let Kept { segments: kept, positions, incomplete } = std::mem::take(&mut self.setup.revoking.kept);
         self.engine.load_revocation_positions(&positions);
         let mut entries = Vec::new();
         for segment in kept {
-            match self.engine.load_revocations(segment, now) {
+            match self.engine.load_revocations(segment) {
                 Ok(loaded) => entries.extend(loaded),
                 Err(refusal) => tracing::error!(error = %refusal, "revocations on disk were passed over"),
             }
@@ -124,7 +124,6 @@ impl Task {
         }
         self.setup.revoking.table.set_incomplete(incomplete);
         self.setup.revoking.table.apply(&entries);
-        self.setup.revoking.table.expire(now / 1000);
         self.banned(self.engine.banned().clone());
         self.batches.dirty = true;
     }
@@ -258,10 +257,11 @@ impl Task {
             return;
         }
         self.batches.tidy_at = Some(now + self.setup.revoking.autosave);
-        let unix_ms = unix_ms();
-        let coordinator = self.setup.identity.current().spiffe().role == Role::Coordinator;
-        let chain = coordinator.then(|| self.chain());
-        let changed = self.engine.tidy_revocations(now, unix_ms, chain.as_deref());
+        let (unix_ms, identity) = (unix_ms(), self.setup.identity.current());
+        // A clock outside the life of the node's own certificate is likely wrong, and what it calls expired is not.
+        let in_time = identity.certificate().is_in_time(UnixTime::now());
+        let chain = (identity.spiffe().role == Role::Coordinator).then(|| self.chain());
+        let changed = in_time && self.engine.tidy_revocations(now, unix_ms, chain.as_deref());
         // What the disk refused is tried again, also if nothing has changed since.
         let failed = match self.batches.saving.as_mut().map(oneshot::Receiver::try_recv) {
             None | Some(Err(TryRecvError::Empty)) => false,
@@ -269,7 +269,9 @@ impl Task {
             Some(Err(TryRecvError::Closed)) => true,
         };
         if changed || self.batches.dirty || failed {
-            self.setup.revoking.table.expire(unix_ms / 1000);
+            if in_time {
+                self.setup.revoking.table.expire(self.engine.lived_until(now, unix_ms / 1000));
+            }
             self.batches.dirty = false;
             self.batches.saving = Some(self.setup.revoking.keeper.save(self.everything()));
         }

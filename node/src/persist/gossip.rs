@@ -75,8 +75,9 @@ impl GossipFile {
             tracing::warn!(
                 epoch = epoch.0,
                 unix_ms,
-                "the stored epoch is more than a day ahead of this host's clock; if the clock is right, peers \
-                 will refuse this node until it catches up",
+                file = %file.path().display(),
+                "the stored epoch is more than a day ahead of this host's clock, and peers refuse this node. If the clock is \
+                 right, it was wrong at an earlier start: stop the node, remove the file and start it again",
             );
         }
         let members = stored.map(|state| state.members).unwrap_or_default();

@@ -41,6 +41,8 @@ pub(super) struct Spread {
     /// numbers would be used again.
     unkept: BTreeSet<Bytes>,
     extra_at: Option<Moment>,
+    /// A moment, and what the wall clock showed then, in seconds.
+    clock: Option<(Moment, u64)>,
     /// Members that have not said yet that they hold what they were sent: when to ask, and how often it was done.
     unanswered: BTreeMap<NodeId, (Moment, u32)>,
     /// Peers that were asked for all that they hold, until one has answered.
@@ -107,10 +109,9 @@ impl Engine {
     pub fn load_revocations(
         &mut self,
         segment: RevocationSegment,
-        unix_ms: u64,
     ) -> Result<Vec<Revocation>, SegmentRefusal> {
         let signer = self.signer(&segment);
-        let entries = self.revocations.load(segment, unix_ms / 1000)?.unwrap_or_default();
+        let entries = self.revocations.load(segment)?.unwrap_or_default();
         if let Some(signer) = signer {
             self.apply_bans(&signer, &entries);
         }
@@ -144,12 +145,27 @@ impl Engine {
         self.spread.push_at.get_or_insert(now);
     }
 
-    /// Drops what has expired and, at a coordinator, folds its small segments. Call it every half minute or so, and
+    /// The time up to which this node knows that time has passed: the wall clock's `unix_s`, unless that has jumped ahead
+    /// since this was first asked. What expired by a clock that is put right later would be forgotten for good, here and,
+    /// folded and signed by a coordinator, everywhere. A clock that was put right by a jump ahead only has things kept
+    /// longer, until the next start.
+    pub fn lived_until(&mut self, now: Moment, unix_s: u64) -> u64 {
+        let (since, then) = *self.spread.clock.get_or_insert((now, unix_s));
+        unix_s.min(then.saturating_add(now.since(since).as_secs()))
+    }
+
+    /// Drops what has expired and, at a coordinator, folds its small segments, and signs anew what others would refuse: what
+    /// was signed with another certificate, or while the clock was ahead. Call it every half minute or so, and
     /// write all segments to disk if it returns true.
     pub fn tidy_revocations(&mut self, now: Moment, unix_ms: u64, chain: Option<&[Bytes]>) -> bool {
-        let mut changed = self.revocations.expire(unix_ms / 1000);
+        let unix_s = self.lived_until(now, unix_ms / 1000);
+        let mut changed = self.revocations.expire(unix_s);
         let Some(chain) = chain else { return changed };
         let own = self.own().node.clone();
+        if self.revocations.is_ahead(&own, unix_ms) {
+            self.reissue(now, unix_ms);
+            changed = true;
+        }
         match self.revocations.sign_anew(&own, unix_ms, self.keyring.as_ref(), chain) {
             Ok(made) => {
                 changed |= !made.is_empty();
@@ -159,7 +175,7 @@ impl Engine {
         }
         let (own, bans) = (self.own().node.clone(), self.bans.clone());
         let is_void = |entry: &Revocation| {
-            has_expired(entry.expires_at, unix_ms / 1000)
+            has_expired(entry.expires_at, unix_s)
                 || matches!(&entry.what, Some(What::Node(node)) if bans.is_overruled(&own, node))
         };
         match self.revocations.fold(&own, unix_ms, self.keyring.as_ref(), chain, &is_void) {

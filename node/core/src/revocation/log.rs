@@ -1,10 +1,11 @@
 //! This coordinator's own log.
 
 use super::{
-    MAX_ENTRIES, SegmentHeading, SegmentRefusal, Segments, has_expired,
+    MAX_ENTRIES, MAX_SKEW, SegmentHeading, SegmentRefusal, Segments, has_expired,
     segment::{Author, read},
+    store::Held,
 };
-use crate::{NodeId, record::Keyring};
+use crate::{Epoch, NodeId, record::Keyring};
 use bytes::Bytes;
 use p2p_proto::v1::{Revocation, RevocationSegment};
 use std::sync::Arc;
@@ -55,12 +56,12 @@ impl Segments {
         let segment = author.seal(log, first, last, entries);
         // What others would refuse, this node does not keep either.
         let (heading, entries) = read(&segment, &self.cluster)?;
-        self.insert(&heading, segment.clone(), &entries, author.unix_s);
+        self.insert(&heading, segment.clone(), &entries);
         Ok(Arc::new(segment))
     }
 
-    /// Folds the small segments of `own`'s log into larger ones, once there are many, leaving out what has expired and
-    /// what `is_void` says is settled otherwise. Returns the new segments; the ones before are gone.
+    /// Folds the small segments of `own`'s log into larger ones, once there are many, leaving out what
+    /// `is_void` says has expired or is settled otherwise. Returns the new segments; the ones before are gone.
     pub fn fold(
         &mut self,
         own: &NodeId,
@@ -72,7 +73,7 @@ impl Segments {
         let cluster = self.cluster.clone();
         let author = Author { cluster: &cluster, signer: own, keyring, chain, unix_s: unix_ms / 1000 };
         let mut made = Vec::new();
-        for (number, runs) in self.foldable(own, author.unix_s, is_void) {
+        for (number, runs) in self.foldable(own, is_void) {
             for run in runs {
                 made.push(self.keep(&author, number, run.range, run.entries)?);
             }
@@ -81,7 +82,8 @@ impl Segments {
     }
 
     /// Signs `own`'s segments anew that were signed with another certificate than `chain`: nodes that join after the CA's
-    /// root was rotated could not verify them. Returns the new ones.
+    /// root was rotated could not verify them. And those that were signed while the clock was ahead, which others refuse.
+    /// Returns the new ones.
     pub fn sign_anew(
         &mut self,
         own: &NodeId,
@@ -93,8 +95,9 @@ impl Segments {
         let author = Author { cluster: &cluster, signer: own, keyring, chain, unix_s: unix_ms / 1000 };
         let logs = self.logs.iter().filter(|((signer, _), _)| signer == own);
         // The whole of a log, so that it is told by its earliest signature.
-        let old =
-            logs.filter(|(_, log)| log.held.values().any(|held| held.segment.certificate_chain != chain));
+        let latest = author.unix_s.saturating_add(MAX_SKEW.as_secs());
+        let is_old = |held: &Held| held.segment.certificate_chain != chain || held.issued_at > latest;
+        let old = logs.filter(|(_, log)| log.held.values().any(is_old));
         let old: Vec<(u64, (u64, u64), Arc<RevocationSegment>)> = old
             .flat_map(|((_, number), log)| {
                 log.held.iter().map(move |(range, held)| (*number, *range, held.segment.clone()))
@@ -108,12 +111,7 @@ impl Segments {
         Ok(made)
     }
 
-    fn foldable(
-        &self,
-        own: &NodeId,
-        unix_s: u64,
-        is_void: &dyn Fn(&Revocation) -> bool,
-    ) -> Vec<(u64, Vec<Run>)> {
+    fn foldable(&self, own: &NodeId, is_void: &dyn Fn(&Revocation) -> bool) -> Vec<(u64, Vec<Run>)> {
         let logs = self.logs.iter().filter(|((signer, _), _)| signer == own);
         let crowded =
             logs.filter(|(_, log)| log.held.values().filter(|held| held.entries < FULL).count() >= FOLD_AT);
@@ -122,8 +120,7 @@ impl Segments {
                 let mut runs: Vec<Run> = Vec::new();
                 for (range, held) in &log.held {
                     let Ok((_, entries)) = read(&held.segment, &self.cluster) else { continue };
-                    let live = entries.into_iter().filter(|entry| !has_expired(entry.expires_at, unix_s));
-                    let live: Vec<Revocation> = live.filter(|entry| !is_void(entry)).collect();
+                    let live: Vec<Revocation> = entries.into_iter().filter(|entry| !is_void(entry)).collect();
                     match runs.last_mut().filter(|run| run.takes(*range, held.entries, live.len())) {
                         Some(run) => run.extend(*range, live),
                         None => runs.push(Run { range: *range, segments: 1, entries: live }),
@@ -161,6 +158,11 @@ impl Segments {
         })
     }
 
+    /// Whether `own`'s log was opened while the clock was so far ahead that others refuse all that is in it.
+    pub fn is_ahead(&self, own: &NodeId, unix_ms: u64) -> bool {
+        self.latest_log(own).is_some_and(|log| Epoch(log).is_too_far_ahead(unix_ms))
+    }
+
     /// Opens a new log of `own` and signs in it once more all that it holds of its present one.
     pub fn reopen(
         &mut self,
@@ -170,18 +172,19 @@ impl Segments {
         chain: &[Bytes],
     ) -> Result<Vec<Arc<RevocationSegment>>, SegmentRefusal> {
         let Some(present) = self.latest_log(own) else { return Ok(Vec::new()) };
+        let next = if self.is_ahead(own, unix_ms) { unix_ms } else { unix_ms.max(present + 1) };
         // Gone from here, so that what others hold under its numbers is news.
         let before = self.remove_log(own, present);
         let read = before.iter().filter_map(|segment| read(segment, &self.cluster).ok());
         let entries: Vec<Revocation> = read.flat_map(|(_, entries)| entries).collect();
-        // An empty log of a higher number is what `append` goes on with.
-        self.logs.entry((own.clone(), unix_ms.max(present + 1))).or_default();
+        // An empty log of the highest number is what `append` goes on with.
+        self.logs.entry((own.clone(), next)).or_default();
         let made = self.append(own, entries, unix_ms, keyring, chain);
         if made.is_err() {
             // What is known stays known.
-            self.remove_log(own, unix_ms.max(present + 1));
+            self.remove_log(own, next);
             for segment in before {
-                self.load((*segment).clone(), unix_ms / 1000).ok();
+                self.load((*segment).clone()).ok();
             }
         }
         made

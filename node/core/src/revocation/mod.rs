@@ -15,7 +15,8 @@
 //! - A segment replaces those of the same log that lie within its range, and only those; of the very same range the
 //!   one that was signed later holds. Merging is therefore commutative, associative and idempotent: all who have seen
 //!   the same segments keep the same.
-//! - What has expired is dropped; its numbers stay covered, so that an old copy is not taken for news.
+//! - What has expired is dropped when its owner says that this time has passed, and not while merging; its numbers
+//!   stay covered, so that an old copy is not taken for news.
 //! - What a revocation forbids only ever grows until it expires: two of one token or subject together forbid what
 //!   either does, and for nodes the higher counter holds. The order in which they arrive changes nothing.
 //!

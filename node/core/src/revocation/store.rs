@@ -19,7 +19,7 @@ use std::{
 pub(super) struct Held {
     pub(super) segment: Arc<RevocationSegment>,
     pub(super) entries: usize,
-    issued_at: u64,
+    pub(super) issued_at: u64,
     /// When the last of its entries expires; 0 for never.
     expires_at: u64,
 }
@@ -73,7 +73,7 @@ impl Segments {
         }
         verify(&segment, &heading, unix_s, keyring)?;
         self.check_room(&heading.signer, heading.log, &entries)?;
-        self.insert(&heading, segment, &entries, unix_s);
+        self.insert(&heading, segment, &entries);
         Ok(Some((heading, entries)))
     }
 
@@ -96,18 +96,14 @@ impl Segments {
 
     /// Takes back what this node has verified before and kept on its disk. All of it: the room for more was looked at when
     /// it came, and what a crash has left beside each other may be above that.
-    pub fn load(
-        &mut self,
-        segment: RevocationSegment,
-        unix_s: u64,
-    ) -> Result<Option<Vec<Revocation>>, SegmentRefusal> {
+    pub fn load(&mut self, segment: RevocationSegment) -> Result<Option<Vec<Revocation>>, SegmentRefusal> {
         let (heading, entries) = read(&segment, &self.cluster)?;
         // After a crash what was folded may stand beside what it was folded into.
         let log = self.logs.get(&(heading.signer.clone(), heading.log));
         if log.is_some_and(|log| log.contains(heading.first, heading.last)) {
             return Ok(None);
         }
-        self.insert(&heading, segment, &entries, unix_s);
+        self.insert(&heading, segment, &entries);
         Ok(Some(entries))
     }
 
@@ -163,7 +159,6 @@ impl Segments {
         heading: &SegmentHeading,
         segment: RevocationSegment,
         entries: &[Revocation],
-        unix_s: u64,
     ) {
         let log = self.logs.entry((heading.signer.clone(), heading.log)).or_default();
         log.covered.add(heading.first, heading.last);
@@ -180,9 +175,6 @@ impl Segments {
             true => 0,
             false => entries.iter().map(|entry| entry.expires_at).max().unwrap_or(1),
         };
-        if has_expired(expires_at, unix_s) {
-            return;
-        }
         log.entries += entries.len();
         let issued_at = heading.issued_at;
         let held = Held { segment: Arc::new(segment), entries: entries.len(), issued_at, expires_at };
@@ -205,7 +197,7 @@ impl Segments {
             .collect()
     }
 
-    /// Drops segments of which nothing forbids anything any more. Returns whether there were any.
+    /// Drops segments of which nothing forbids anything any more; nothing else does. Returns whether there were any.
     pub fn expire(&mut self, unix_s: u64) -> bool {
         let before = self.len();
         for log in self.logs.values_mut() {

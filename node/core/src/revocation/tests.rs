@@ -4,7 +4,7 @@ mod bans;
 
 use super::{
     EXPIRY_GRACE, MAX_ENTRIES, MAX_LOGS, MAX_OF_SIGNER, Ranges, SIGNATURE_CONTEXT, SegmentRefusal, Segments,
-    segment::Author,
+    has_expired, segment::Author,
 };
 use crate::{
     ClusterId, Role, SpiffeId,
@@ -70,7 +70,8 @@ fn append(store: &mut Segments, name: &str, entries: Vec<Revocation>) {
 
 fn fold(store: &mut Segments, name: &str, unix_ms: u64) -> usize {
     let (own, chain) = (node(name), chain(Role::Coordinator, name));
-    store.fold(&own, unix_ms, &TestKeyring::of(&own), &chain, &|_| false).expect("folded").len()
+    let expired = |entry: &Revocation| has_expired(entry.expires_at, unix_ms / 1000);
+    store.fold(&own, unix_ms, &TestKeyring::of(&own), &chain, &expired).expect("folded").len()
 }
 
 #[test]
@@ -309,7 +310,7 @@ fn what_was_folded_before_a_crash_is_no_contradiction() {
     // The crash: others hold what was folded, this disk what it was made of.
     let mut restarted = self::store();
     for segment in &on_disk {
-        restarted.load((**segment).clone(), NOW).expect("its own").expect("kept");
+        restarted.load((**segment).clone()).expect("its own").expect("kept");
     }
     assert!(!restarted.contradicts(&own, &folded, NOW));
     let held = tokens(&restarted);
@@ -317,7 +318,7 @@ fn what_was_folded_before_a_crash_is_no_contradiction() {
     assert_eq!((tokens(&restarted), restarted.len()), (held, 1));
     // The crash came later: both are on this disk.
     for segment in on_disk {
-        assert_eq!(restarted.load((*segment).clone(), NOW), Ok(None));
+        assert_eq!(restarted.load((*segment).clone()), Ok(None));
     }
     assert_eq!((restarted.len(), restarted.entries()), (1, 64));
 }
@@ -326,7 +327,7 @@ fn what_was_folded_before_a_crash_is_no_contradiction() {
 fn all_that_is_on_disk_is_taken_back() {
     let mut restarted = store();
     for log in 1..=MAX_LOGS as u64 + 1 {
-        let kept = restarted.load(seal("c", log, (1, 1), vec![token(log, 0)]), NOW);
+        let kept = restarted.load(seal("c", log, (1, 1), vec![token(log, 0)]));
         assert!(kept.expect("its own").is_some());
     }
     assert_eq!(restarted.entries(), MAX_LOGS + 1);
@@ -342,7 +343,7 @@ fn numbers_of_what_has_expired_are_not_used_again_after_a_restart() {
     let mut restarted = self::store();
     restarted.load_positions(&positions);
     for segment in kept {
-        restarted.load((*segment).clone(), NOW + 3600).expect("its own").expect("kept");
+        restarted.load((*segment).clone()).expect("its own").expect("kept");
     }
     append(&mut restarted, "c", vec![token("next", 0)]);
     assert_eq!(restarted.positions(false).logs[0].held, [RevocationRange { first: 1, last: 3 }]);

@@ -5,6 +5,7 @@ use crate::{
     ClusterId, Moment, NodeId, Role, SpiffeId,
     gossip::{FrameError, members::COMPARE_SOON},
     membership::Reason,
+    revocation::EXPIRY_GRACE,
     testing::{START_MS, certificate, cluster, life, node, records},
 };
 use bytes::Bytes;
@@ -12,6 +13,9 @@ use p2p_proto::v1::{
     MemberState, NodeEviction, Revocation, RevocationSegments, gossip_message::Kind, revocation::What,
 };
 use std::collections::BTreeSet;
+
+/// So many small segments are folded.
+const FOLDED: usize = 64;
 
 fn chain(name: &str) -> Vec<Bytes> {
     let cluster: ClusterId = cluster();
@@ -156,7 +160,7 @@ fn a_coordinator_whose_state_was_set_back_loses_nothing() {
         own.node.certificate_chain = chain("n0");
         engine.publish(now, unix_ms, own).expect("its own records are good");
         for segment in &backup {
-            engine.load_revocations((**segment).clone(), unix_ms).expect("its own");
+            engine.load_revocations((**segment).clone()).expect("its own");
         }
     });
     revoke(&mut net, restored, vec![token("new")]);
@@ -190,6 +194,46 @@ fn small_segments_are_folded_and_everybody_ends_with_the_same() {
     net.with(1, |engine, now, unix_ms| {
         assert!(!engine.tidy_revocations(now, unix_ms, Some(&chain("n1"))), "nothing is left to fold");
     });
+}
+
+#[test]
+fn a_clock_that_has_jumped_ahead_forgets_nothing() {
+    const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+    let mut net = Net::joined(2, 11);
+    let expires_at = net.with(0, |_, _, unix_ms| unix_ms / 1000 + 60);
+    let fleeting = |name: String| Revocation { expires_at, ..token(&name) };
+    for number in 0..FOLDED {
+        revoke(&mut net, 0, vec![fleeting(format!("t{number}"))]);
+    }
+    let last = format!("t{}", FOLDED - 1);
+    net.until(secs(3), "all", |net| all_refuse(net, &last, 0));
+    let tidy = |net: &mut Net, ahead_ms| {
+        net.with(0, |engine, now, unix_ms| {
+            engine.tidy_revocations(now, unix_ms + ahead_ms, Some(&chain("n0")))
+        });
+        net.with(0, |engine, _, _| engine.revocation_count())
+    };
+    // Before the jump, in it, where all are folded into one, and after it.
+    assert_eq!([0, YEAR_MS, 0].map(|ahead_ms| tidy(&mut net, ahead_ms)), [FOLDED; 3]);
+    net.run(secs(60) + EXPIRY_GRACE);
+    assert_eq!(tidy(&mut net, 0), 0, "what expires in time is dropped");
+}
+
+#[test]
+fn what_was_signed_while_the_clock_was_ahead_counts_everywhere_once_it_is_right() {
+    const HOUR_MS: u64 = 3600 * 1000;
+    for ahead_ms in [HOUR_MS, 40 * 24 * HOUR_MS] {
+        let mut net = Net::joined(3, 12);
+        net.with(0, |engine, now, unix_ms| {
+            let made = engine.revoke(unix_ms + ahead_ms, vec![token("early")], &chain("n0"));
+            engine.push_revocations(now, made.expect("signed"));
+        });
+        net.run(secs(5));
+        assert!(!net.processes[1].revoked.contains("early"), "others refuse what is of the future");
+        net.with(0, |engine, now, unix_ms| engine.tidy_revocations(now, unix_ms, Some(&chain("n0"))));
+        revoke(&mut net, 0, vec![token("in-time")]);
+        net.until(secs(3), "both", |net| all_refuse(net, "early", 0) && all_refuse(net, "in-time", 0));
+    }
 }
 
 #[test]
