@@ -157,10 +157,12 @@ impl Node {
     /// Waits until a part without which the node would be half dead has ended: a defect. The node is then better restarted.
     pub async fn broken(&mut self) -> &'static str {
         tokio::select! {
+            // Others end with gossip: what ended first is named.
+            biased;
             _ended = &mut self.parts.gossip_task => "gossip",
             _ended = &mut self.parts.server_task => "server",
             () = self.parts.keeper_ended.ended() => "what keeps revocations on disk",
-            () = panicked(&mut self.background) => "upkeep",
+            () = one_ended(&mut self.background) => "upkeep",
         }
     }
 
@@ -207,14 +209,12 @@ impl Node {
     }
 }
 
-/// Waits until one of `tasks` has panicked. They may end as they like otherwise.
-async fn panicked(tasks: &mut FuturesUnordered<JoinHandle<()>>) {
-    while let Some(ended) = tasks.next().await {
-        if ended.is_err_and(|error| error.is_panic()) {
-            return;
-        }
+/// Waits until one of `tasks` has ended, by a panic or without one: each of them runs as long as the node does.
+async fn one_ended(tasks: &mut FuturesUnordered<JoinHandle<()>>) {
+    match tasks.next().await {
+        Some(_ended) => {}
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 /// Keeps the registry's providers in line with the cluster.
@@ -239,14 +239,36 @@ async fn forget_idle(limits: Arc<Limits>, pool: Arc<PeerPool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{app::NodeBuilder, config::Config};
+
+    /// A coordinator that has made its own certificates.
+    async fn node(home: &tempfile::TempDir) -> Node {
+        let home = home.path().display();
+        let yaml = format!(
+            "node_id: n1\ncoordinator_mode: true\nport: 0\nbind_address: 127.0.0.1\n\
+             ssl_cert_file: {home}/cert.pem\nssl_key_file: {home}/key.pem\n\
+             state_directory: {home}/state\n"
+        );
+        let config = Config::from_yaml(&yaml, "test").expect("valid");
+        NodeBuilder::new(config).start().await.expect("started")
+    }
 
     #[tokio::test]
-    async fn a_task_that_ends_by_a_defect_is_noticed_and_one_that_just_ends_is_not() {
-        let mut tasks: FuturesUnordered<_> = [tokio::spawn(async {})].into_iter().collect();
-        let idle = tokio::time::timeout(Duration::from_millis(50), panicked(&mut tasks)).await;
-        assert!(idle.is_err(), "nothing has panicked");
-        tasks.push(tokio::spawn(async { panic!("a defect") }));
-        tasks.push(tokio::spawn(std::future::pending()));
-        tokio::time::timeout(Duration::from_secs(10), panicked(&mut tasks)).await.expect("noticed");
+    async fn a_part_that_ends_while_the_node_runs_is_noticed_whichever_it_is() {
+        for part in ["gossip", "server", "upkeep"] {
+            let home = tempfile::tempdir().expect("a directory");
+            let mut node = node(&home).await;
+            let idle = tokio::time::timeout(Duration::from_millis(50), node.broken()).await;
+            assert!(idle.is_err(), "{idle:?} has ended");
+            let task = match part {
+                "gossip" => &node.parts.gossip_task,
+                "server" => &node.parts.server_task,
+                _ => node.background.iter().last().expect("upkeep"),
+            };
+            task.abort();
+            let broken = tokio::time::timeout(Duration::from_secs(10), node.broken()).await;
+            assert_eq!(broken.expect("noticed"), part);
+            node.shutdown().await;
+        }
     }
 }
