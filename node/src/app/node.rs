@@ -231,7 +231,7 @@ async fn follow_cluster(registry: Arc<Registry>, mut view: watch::Receiver<Arc<V
 async fn forget_idle(limits: Arc<Limits>, pool: Arc<PeerPool>) {
     loop {
         tokio::time::sleep(EVICTION_PAUSE).await;
-        limits.evict_idle();
+        limits.evict_idle().await;
         pool.close_idle();
     }
 }

@@ -38,16 +38,16 @@ impl<C: Clock + Clone> Ledger<C> {
         &self.clock
     }
 
-    /// Forgets all clients: for when there is no budget any more.
-    pub(super) fn clear(&self) {
-        self.keys.clear();
+    /// Forgets clients whose bucket is full again, as if they had never come: their state lies in the past. A part of them
+    /// with each step.
+    pub(super) fn forget_full(&self) -> impl Iterator<Item = ()> {
+        self.keys.forget(self.clock.now().duration_since(self.origin))
     }
 
     /// How many are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        use governor::state::keyed::ShrinkableKeyedStateStore as _;
-        SharedKeys::new(self.keys.clone(), 0.into()).len()
+        self.keys.len()
     }
 }
 
@@ -81,11 +81,5 @@ impl<C: Clock + Clone> Budget<C> {
     pub(super) fn take(&self, client: impl Hash, ledger: &Ledger<C>) -> Result<(), Duration> {
         let key = ledger.maker.key((self.number, client));
         self.limiter.check_key(&key).map_err(|denied| denied.wait_time_from(ledger.clock.now()))
-    }
-
-    /// Forgets clients whose bucket is full again, of all budgets: they count time from one moment, but for the microseconds
-    /// in which they were made.
-    pub(super) fn forget_full(&self) {
-        self.limiter.retain_recent();
     }
 }

@@ -72,12 +72,6 @@ impl<C: Clock + Clone> Budgets<C> {
     pub(super) fn has_rules(&self) -> bool {
         !self.own.is_empty() || !self.shared.is_empty()
     }
-
-    /// Any of them: they share what is remembered.
-    pub(super) fn any(&self) -> Option<&Arc<Budget<C>>> {
-        let rules = self.own.iter().chain(&self.shared);
-        self.classes.iter().flatten().chain(rules.filter_map(|rule| rule.budget.as_ref())).next()
-    }
 }
 
 /// Requests a minute and burst of a class.

@@ -132,15 +132,13 @@ impl<C: Clock + Clone> Failures<C> {
         Some(until.duration_since(now).into())
     }
 
-    /// Forgets addresses whose time is over.
-    pub(super) fn forget_past(&self) {
-        match &*self.budget.load() {
-            Some(budget) => budget.forget_full(),
-            None => self.ledger.clear(),
-        }
+    /// Forgets addresses whose time is over, a part of them with each step.
+    pub(super) fn forget_past(&self) -> impl Iterator<Item = ()> {
         let (mut blocked, now) = (self.locked(), self.ledger.clock().now());
         blocked.retain(|_, until| *until > now);
         self.counted(&blocked);
+        drop(blocked);
+        self.ledger.forget_full()
     }
 
     fn counted(&self, blocked: &HashMap<IpAddr, C::Instant>) {

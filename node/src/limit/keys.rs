@@ -1,16 +1,13 @@
 //! What is remembered of clients: one number each, and never more than [`KEYS_MAX`] of them.
 
-use governor::{
-    nanos::Nanos,
-    state::{StateStore, keyed::ShrinkableKeyedStateStore},
-};
+use governor::{nanos::Nanos, state::StateStore};
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, Hash, RandomState},
+    hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,29 +16,53 @@ pub(super) const KEYS_MAX: usize = 1 << 20;
 /// Parts with a lock each: calls on different threads rarely meet, and a pass holds none for long.
 const SHARDS: usize = 64;
 
-/// A client and what it is charged for, as 128 secret bits: all keys are equally small, and nobody can choose one that
-/// meets another's.
+/// A client and what it is charged for, as 64 secret bits: all keys are equally small, and nobody can choose one that
+/// meets another's. That two of a million meet by chance, and share a budget, is one in 30 million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key([u64; 2]);
+pub(super) struct Key(u64);
 
 impl Key {
-    /// Which of `parts` parts of a table it belongs to.
+    /// Which of `parts` parts of a table it belongs to. Not by the bits by which a part finds its keys, the lowest and the
+    /// highest: those would all be the same there.
     pub(super) fn part(&self, parts: usize) -> usize {
-        usize::try_from(self.0[0] % parts as u64).unwrap_or_default()
+        usize::try_from((self.0 >> 32) % parts as u64).unwrap_or_default()
     }
 }
 
 /// Makes keys.
 #[derive(Debug, Default)]
-pub(super) struct KeyMaker([RandomState; 2]);
+pub(super) struct KeyMaker(RandomState);
 
 impl KeyMaker {
     pub(super) fn key(&self, of: impl Hash) -> Key {
-        Key([self.0[0].hash_one(&of), self.0[1].hash_one(&of)])
+        Key(self.0.hash_one(&of))
     }
 }
 
-type Shard = HashMap<Key, Nanos>;
+/// The hash of a key is the key, which is one.
+#[derive(Debug, Default)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A table by key.
+pub(super) type ByKey<T> = HashMap<Key, T, BuildHasherDefault<AsItIs>>;
+
+type Shard = ByKey<Nanos>;
 
 /// The states of all budgets.
 #[derive(Debug)]
@@ -89,22 +110,27 @@ impl Keys {
         self.forgotten.inc_by(gone as u64);
     }
 
-    /// Forgets states below `least`.
-    fn retain(&self, least: Nanos) {
-        for shard in &self.shards {
+    /// Forgets states up to `past`, a part of them with each step. Who has other work to do does it in between: a step
+    /// takes a millisecond at most, all of them some twenty.
+    pub(super) fn forget(&self, past: Nanos) -> impl Iterator<Item = ()> {
+        self.shards.iter().map(move |shard| {
             let mut shard = locked(shard);
             let before = shard.len();
-            shard.retain(|_, state| *state >= least);
-            self.count.dec_by(i64::try_from(before - shard.len()).unwrap_or(i64::MAX));
-            // Not at each pass, so that a busy shard does not grow anew after it.
-            if shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
+            let kept = shard.values().filter(|state| **state > past).count();
+            if kept < shard.capacity() / 4 {
+                // Rather than take out one by one. Not at each pass, so that a busy shard does not grow anew after it.
+                *shard = shard.drain().filter(|(_, state)| *state > past).collect();
+            } else if kept < before {
+                shard.retain(|_, state| *state > past);
             }
-        }
+            self.count.dec_by(i64::try_from(before - kept).unwrap_or(i64::MAX));
+        })
     }
 
-    pub(super) fn clear(&self) {
-        self.retain(u64::MAX.into());
+    /// How many are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| locked(shard).len()).sum()
     }
 }
 
@@ -146,20 +172,5 @@ impl StateStore for SharedKeys {
         shard.insert(*key, next + self.since);
         self.keys.count.inc();
         Ok(outcome)
-    }
-}
-
-impl ShrinkableKeyedStateStore<Key> for SharedKeys {
-    /// A state that lies in the past is that of a full budget, as if the client had never come.
-    fn retain_recent(&self, drop_below: Nanos) {
-        self.keys.retain(drop_below + self.since);
-    }
-
-    fn len(&self) -> usize {
-        self.keys.shards.iter().map(|shard| locked(shard).len()).sum()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

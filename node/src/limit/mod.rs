@@ -295,13 +295,16 @@ impl<C: Clock + Clone> Limits<C> {
         Err(limited(&format!("{what} reached"), &key, pause))
     }
 
-    /// Forgets clients whose budget is full again. Call it about once a minute.
-    pub fn evict_idle(&self) {
-        match self.budgets.load().any() {
-            Some(any) => any.forget_full(),
-            None => self.ledger.clear(),
+    /// Forgets clients whose budget is full again. Call it about once a minute. Other tasks of the thread get their turn
+    /// in between.
+    pub async fn evict_idle(&self) {
+        for () in self.forget() {
+            tokio::task::yield_now().await;
         }
-        self.failures.forget_past();
+    }
+
+    fn forget(&self) -> impl Iterator<Item = ()> {
+        self.ledger.forget_full().chain(self.failures.forget_past())
     }
 }
 

@@ -25,6 +25,10 @@ impl Gate {
         self.limits.reconfigure(&config);
     }
 
+    fn forget(&self) {
+        self.limits.forget().for_each(drop);
+    }
+
     fn ask(&self, class: RateClass, path: &str, caller: &Caller) -> Result<(), Fault> {
         self.limits.charge_caller(class, path, caller)
     }
@@ -68,7 +72,7 @@ fn the_first_minute_of_100_with_a_burst_of_20_lets_120_through_and_not_121() {
     gate.clock.advance(Duration::from_secs(600));
     assert_eq!(gate.pass(RateClass::Rpc, "", &client, 30), 20);
     gate.clock.advance(Duration::from_secs(600));
-    gate.limits.evict_idle();
+    gate.forget();
     assert_eq!(gate.pass(RateClass::Rpc, "", &client, 30), 20);
 }
 
@@ -161,9 +165,29 @@ fn clients_are_forgotten_once_their_budget_is_full_and_not_before() {
     assert_eq!(gate.pass(RateClass::Rpc, "", &subject("busy"), 20), 20);
     assert_eq!(gate.sample("p2p_rate_limit_keys"), Some(501.0));
     gate.clock.advance(Duration::from_millis(1300));
-    gate.limits.evict_idle();
+    gate.forget();
     assert_eq!(gate.sample("p2p_rate_limit_keys"), Some(1.0));
     assert_eq!(gate.pass(RateClass::Rpc, "", &subject("busy"), 20), 2, "what it has used is remembered");
+}
+
+#[test]
+fn a_pass_is_made_in_steps_and_nobody_waits_for_all_of_it() {
+    let gate = Gate::new("");
+    for number in 0..500 {
+        gate.ask(RateClass::Rpc, "", &subject(&format!("s{number}"))).expect("its first");
+    }
+    gate.clock.advance(Duration::from_secs(1));
+    let mut pass = gate.limits.forget();
+    let mut left = 500.0;
+    for _ in 0..10 {
+        pass.next().expect("a step");
+        let now = gate.sample("p2p_rate_limit_keys").expect("a sample");
+        assert!(left - now < 50.0, "{left} to {now} in one step");
+        left = now;
+    }
+    assert!(left > 0.0, "there is more to do");
+    pass.for_each(drop);
+    assert_eq!(gate.sample("p2p_rate_limit_keys"), Some(0.0));
 }
 
 #[test]
@@ -227,11 +251,11 @@ fn a_reload_changes_what_has_changed_and_leaves_what_clients_have_used_of_the_re
     assert_eq!(gate.pass(RateClass::Grpc, GREET, &a, 9), 1);
     assert_eq!(gate.pass(RateClass::Grpc, stock, &a, 9), 1);
     gate.clock.advance(Duration::from_secs(600));
-    gate.limits.evict_idle();
+    gate.forget();
     assert_eq!(gate.sample("p2p_rate_limit_keys"), Some(0.0));
 
     assert_eq!(gate.pass(RateClass::Rpc, "", &a, 20), 20);
-    gate.limits.evict_idle();
+    gate.forget();
     assert_eq!(gate.pass(RateClass::Rpc, "", &a, 20), 0, "who has used all is not forgotten");
     gate.reload("rate_limit_enabled: false\n");
     assert_eq!(gate.pass(RateClass::Rpc, "", &a, 500), 500);
@@ -272,20 +296,28 @@ fn a_million_clients_take_less_than_100_mb_and_a_pass_less_than_20_ms() {
     let budget = Budget::new(100, 20, &ledger).expect("a limit");
     let (before, started) = (resident(), Instant::now());
     for number in 0..1_000_000 {
+        if number == 500_000 {
+            clock.advance(Duration::from_millis(400));
+        }
         budget.take(number, &ledger).expect("its first");
     }
     let (grown, filled) = (resident() - before, started.elapsed());
-    let pass = Instant::now();
-    budget.forget_full();
-    let kept = pass.elapsed();
-    clock.advance(Duration::from_secs(2));
-    let pass = Instant::now();
-    budget.forget_full();
+    let mut longest = Duration::ZERO;
+    for (what, wait, left) in [("none", 0, 1_000_000), ("half", 400, 500_000), ("the rest", 400, 0)] {
+        clock.advance(Duration::from_millis(wait));
+        let (began, mut pass) = (Instant::now(), Duration::ZERO);
+        for () in ledger.forget_full() {
+            longest = longest.max(began.elapsed() - pass);
+            pass = began.elapsed();
+        }
+        println!("pass that forgets {what}: {pass:?}");
+        assert_eq!(ledger.len(), left, "{what}");
+    }
     println!(
-        "{} MB, {} ns a call, pass that keeps all {kept:?}, that forgets all {:?}",
+        "{} MB, {} ns a call, longest step {longest:?}",
         grown / 1_000_000,
-        filled.as_nanos() / 1_000_000,
-        pass.elapsed()
+        filled.as_nanos() / 1_000_000
     );
     assert!(grown <= 100_000_000, "{grown} bytes");
+    assert!(longest <= Duration::from_millis(20), "{longest:?}");
 }
