@@ -15,7 +15,7 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
@@ -54,13 +54,24 @@ impl LocalSocket {
             if StdUnixStream::connect(path).is_ok() {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
             }
-            fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
-        let socket = Self { listener, path: path.to_owned() };
-        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-        Ok(socket)
+        Ok(Self { listener: bind_with_mode(path)?, path: path.to_owned() })
     }
+}
+
+/// Binds where nobody else gets in, and moves the socket to `path`, in place of one that is dead, once it has its rights:
+/// from bind on it takes connections of whom the umask lets.
+fn bind_with_mode(path: &Path) -> io::Result<UnixListener> {
+    let private = path.with_file_name(format!(".{:08x}", rand::random::<u32>()));
+    fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let made = private.join("s");
+    let bound = UnixListener::bind(&made).and_then(|listener| {
+        fs::set_permissions(&made, fs::Permissions::from_mode(MODE))?;
+        fs::rename(&made, path)?;
+        Ok(listener)
+    });
+    fs::remove_dir_all(&private)?;
+    bound
 }
 
 impl Drop for LocalSocket {
@@ -159,6 +170,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Reread<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        collections::BTreeSet,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
 
     fn who(uid: u32, own: &str) -> (String, bool) {
         let (principal, operator) = principal_of(uid, 990, &own.parse().expect("an id"));
@@ -190,6 +208,30 @@ mod tests {
         fs::write(&path, "notes").expect("written");
         assert!(LocalSocket::bind(&path).expect_err("refused").to_string().contains("no socket"));
         assert_eq!(fs::read_to_string(&path).expect("kept"), "notes");
+    }
+
+    #[tokio::test]
+    async fn at_no_moment_has_the_socket_other_rights() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node.sock");
+        let (watched, done) = (path.clone(), Arc::new(AtomicBool::new(false)));
+        let ended = done.clone();
+        let watch = std::thread::spawn(move || {
+            let mut seen = BTreeSet::new();
+            while !ended.load(Ordering::Relaxed) {
+                seen.extend(fs::symlink_metadata(&watched).map(|file| file.permissions().mode() & 0o777));
+            }
+            seen
+        });
+        for _ in 0..500 {
+            drop(LocalSocket::bind(&path).expect("bound"));
+        }
+        let _last = LocalSocket::bind(&path).expect("bound");
+        let left: Vec<_> = fs::read_dir(directory.path()).expect("a list").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        done.store(true, Ordering::Relaxed);
+        let seen = watch.join().expect("no panic");
+        assert!(seen.iter().all(|mode| *mode == MODE), "{seen:?} is not {MODE}");
     }
 
     #[tokio::test]
