@@ -1,6 +1,9 @@
 //! How many calls are under way, in all and for each client.
 
-use super::keys::{Key, KeyMaker};
+use super::{
+    count::{Count, Full},
+    keys::Key,
+};
 use crate::error::{Fault, Reason};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,11 +11,10 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::{
-    collections::HashMap,
     hash::Hash,
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,8 +22,10 @@ use std::{
 
 /// When to come again, told to a client that has too many calls under way: about when one of them may have ended.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Parts of the table, with a lock each.
-const SHARDS: usize = 16;
+/// Most streams that watch health, in all and of one client. They have no share in the room for calls: strangers may watch
+/// for as long as they like, and could take all of it.
+const WATCHES_MAX: usize = 1024;
+const WATCHES_PER_CLIENT: usize = 128;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -35,6 +39,8 @@ pub enum Weight {
     Client,
     /// A call that a node forwards: its client was counted where it entered.
     Forwarded,
+    /// A stream that watches health.
+    Watch,
     /// What must get through when all else is refused: health checks, metrics, and what nodes tell each other.
     Vital,
 }
@@ -46,9 +52,8 @@ pub struct Calls {
     client_max: AtomicUsize,
     /// The same for those who read metrics.
     shown: [Gauge; 2],
-    all: AtomicUsize,
-    clients: [Mutex<HashMap<Key, usize>>; SHARDS],
-    keys: KeyMaker,
+    calls: Count,
+    watches: Count,
     refused: Family<Labels, Counter>,
     under_way: Gauge,
 }
@@ -57,7 +62,7 @@ impl Calls {
     /// None are let in until [`Self::limit_to`] says how many.
     pub(super) fn register(registry: &mut Registry) -> Arc<Self> {
         let refused = Family::<Labels, Counter>::default();
-        for limit in ["node", "client"] {
+        for limit in ["node", "client", "watches"] {
             drop(refused.get_or_create(&Labels { limit }));
         }
         let under_way = Gauge::default();
@@ -77,16 +82,15 @@ impl Calls {
         });
         registry.register(
             "calls_refused",
-            "Calls refused because as many as may be were under way, at the node or of the client",
+            "Calls refused because as many as may be were under way, at the node or of the client, or as many watched health",
             refused.clone(),
         );
         Arc::new(Self {
             all_max: AtomicUsize::new(0),
             client_max: AtomicUsize::new(0),
             shown,
-            all: AtomicUsize::new(0),
-            clients: Default::default(),
-            keys: KeyMaker::default(),
+            calls: Count::default(),
+            watches: Count::default(),
             refused,
             under_way,
         })
@@ -110,77 +114,80 @@ impl Calls {
     pub fn enter(self: &Arc<Self>, weight: Weight, client: impl Hash) -> Result<Slot, Fault> {
         let client = match weight {
             Weight::Vital => return Ok(Slot(None)),
+            Weight::Watch => return self.watch(client),
             Weight::Forwarded => None,
-            Weight::Client => Some(self.enter_client(self.keys.key(client))?),
+            Weight::Client => Some(client),
         };
-        let all_max = self.all_max.load(Ordering::Relaxed);
-        if self.all.fetch_add(1, Ordering::Relaxed) >= all_max {
-            self.all.fetch_sub(1, Ordering::Relaxed);
-            self.leave_client(client);
-            return Err(self.refuse(
+        let [all_max, client_max] =
+            [&self.all_max, &self.client_max].map(|limit| limit.load(Ordering::Relaxed));
+        match self.calls.enter(client, all_max, client_max) {
+            Ok(key) => {
+                self.under_way.inc();
+                Ok(Slot(Some((self.clone(), Kind::Call, key))))
+            }
+            Err(Full::Client) => Err(self.refuse(
+                "client",
+                Reason::TooManyCalls,
+                format!("this client has {client_max} calls under way, all that one may have (calls_per_client_max)"),
+            )),
+            Err(Full::All) => Err(self.refuse(
                 "node",
                 Reason::Overloaded,
                 format!(
                     "this node has {all_max} calls under way, all that it takes (calls_max); try another"
                 ),
-            ));
+            )),
         }
-        self.under_way.inc();
-        Ok(Slot(Some((self.clone(), client))))
     }
 
-    fn enter_client(&self, key: Key) -> Result<Key, Fault> {
-        let mut clients = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(key).or_default();
-        let max = self.client_max.load(Ordering::Relaxed);
-        if *count >= max {
-            drop(clients);
-            let mut fault = self.refuse(
-                "client",
+    fn watch(self: &Arc<Self>, client: impl Hash) -> Result<Slot, Fault> {
+        let refused = |reason, message| Err(self.refuse("watches", reason, message));
+        match self.watches.enter(Some(client), WATCHES_MAX, WATCHES_PER_CLIENT) {
+            Ok(key) => Ok(Slot(Some((self.clone(), Kind::Watch, key)))),
+            Err(Full::Client) => refused(
                 Reason::TooManyCalls,
                 format!(
-                    "this client has {max} calls under way, all that one may have (calls_per_client_max)"
+                    "this client watches health by {WATCHES_PER_CLIENT} streams, all that one may have; use Check"
                 ),
-            );
-            fault.retry_after = Some(PAUSE);
-            return Err(fault);
+            ),
+            Err(Full::All) => refused(
+                Reason::Overloaded,
+                format!(
+                    "{WATCHES_MAX} streams watch health, all that this node takes; try another, or use Check"
+                ),
+            ),
         }
-        *count += 1;
-        Ok(key)
-    }
-
-    fn leave_client(&self, key: Option<Key>) {
-        let Some(key) = key else { return };
-        let mut clients = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = clients.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&key);
-            }
-        }
-    }
-
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, usize>> {
-        &self.clients[key.part(SHARDS)]
     }
 
     fn refuse(&self, limit: &'static str, reason: Reason, message: String) -> Fault {
         self.refused.get_or_create(&Labels { limit }).inc();
-        Fault::new(reason, message)
+        let mut fault = Fault::new(reason, message);
+        fault.retry_after = (reason == Reason::TooManyCalls).then_some(PAUSE);
+        fault
     }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Call,
+    Watch,
 }
 
 /// A call under way; it ends with this.
 #[derive(Debug)]
 #[must_use]
-pub struct Slot(Option<(Arc<Calls>, Option<Key>)>);
+pub struct Slot(Option<(Arc<Calls>, Kind, Option<Key>)>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some((calls, client)) = self.0.take() else { return };
-        calls.all.fetch_sub(1, Ordering::Relaxed);
-        calls.under_way.dec();
-        calls.leave_client(client);
+        match self.0.take() {
+            Some((calls, Kind::Call, key)) => {
+                calls.under_way.dec();
+                calls.calls.leave(key);
+            }
+            Some((calls, Kind::Watch, key)) => calls.watches.leave(key),
+            None => {}
+        }
     }
 }
 
@@ -238,11 +245,24 @@ mod tests {
         let _vital = calls.enter(Weight::Vital, "n").expect("always");
         drop(slots);
         assert!(calls.enter(Weight::Client, "a").is_ok());
-        let left = calls.clients.iter().map(|shard| shard.lock().expect("no panic").len()).sum::<usize>();
-        assert_eq!(
-            (calls.all.load(Ordering::Relaxed), left),
-            (0, 0),
-            "nothing is kept of calls that have ended"
-        );
+        assert!(calls.calls.is_empty(), "nothing is kept of calls that have ended");
+    }
+
+    #[test]
+    fn who_watches_health_takes_no_room_of_calls_and_not_all_of_those_who_watch() {
+        let calls = calls(1, 1);
+        let watch = |client: usize| calls.enter(Weight::Watch, client);
+        let mut slots: Vec<_> = (0..WATCHES_PER_CLIENT).map(|_| watch(0).expect("room")).collect();
+        assert_eq!(reason(watch(0)), Reason::TooManyCalls);
+        let _call = calls.enter(Weight::Client, 0).expect("a call is no watch");
+        for client in 1..WATCHES_MAX / WATCHES_PER_CLIENT {
+            slots.extend((0..WATCHES_PER_CLIENT).map(|_| watch(client).expect("room")));
+        }
+        assert_eq!(reason(watch(usize::MAX)), Reason::Overloaded);
+        assert_eq!(calls.refused.get_or_create(&Labels { limit: "watches" }).get(), 2);
+        slots.pop();
+        drop(watch(usize::MAX).expect("room again"));
+        drop(slots);
+        assert!(calls.watches.is_empty());
     }
 }

@@ -5,7 +5,8 @@
 //! | `budgets` | the budgets of classes and rules, as the configuration sets them |
 //! | `budget` | a token bucket (GCRA, by `governor`) for each client |
 //! | `keys` | what is remembered of clients, and its bound |
-//! | `calls` | calls under way: of a client, and in all |
+//! | `calls` | calls under way, and streams that watch health: of a client, and in all |
+//! | `count` | how many there are of something |
 //! | `failures` | how often an address may show evidence that does not hold |
 //!
 //! ```text
@@ -21,6 +22,7 @@
 mod budget;
 mod budgets;
 mod calls;
+mod count;
 mod failures;
 mod keys;
 #[cfg(test)]

@@ -154,12 +154,9 @@ impl Stack {
     /// Counts what passes a stream, if it ends when that is nothing. Streams of the node itself may be quiet for long: who
     /// watches waits for changes.
     fn may_idle(&self, method: &RegisteredMethod) -> Option<Activity> {
-        let stream = match method.info.streaming {
-            StreamingKind::Unary | StreamingKind::Unspecified => false,
-            StreamingKind::Server | StreamingKind::Client | StreamingKind::Bidi => true,
-        };
         let of_user = method.class == RateClass::Grpc;
-        (stream && of_user && !self.stream_idle_timeout.is_zero()).then(Activity::default)
+        (is_stream(method.info.streaming) && of_user && !self.stream_idle_timeout.is_zero())
+            .then(Activity::default)
     }
 
     /// What ends a call of `caller`, beside its deadline.
@@ -228,10 +225,9 @@ impl Stack {
         request.extensions_mut().insert(caller.clone());
         // limit: how often, and how many at a time
         self.limits.charge(asked.class, asked.path, request)?;
-        let weight = match (asked.vital, of_node) {
-            (true, _) => Weight::Vital,
-            (false, true) => Weight::Forwarded,
-            (false, false) => Weight::Client,
+        let weight = match (asked.weight, of_node) {
+            (Weight::Client, true) => Weight::Forwarded,
+            (weight, _) => weight,
         };
         let slot = self.limits.calls().enter(weight, Client::of(&caller))?;
         Ok((caller, slot))
@@ -261,26 +257,30 @@ struct Asked<'a> {
     class: RateClass,
     /// The method; of an endpoint the one that does the same, and empty for what is not known.
     path: &'a str,
-    /// Whether it is served also when the node is full.
-    vital: bool,
+    /// What it counts as if it does not come from a node.
+    weight: Weight,
 }
 
 impl<'a> Asked<'a> {
-    const UNKNOWN: Self = Self { class: RateClass::Default, path: "", vital: false };
+    const UNKNOWN: Self = Self { class: RateClass::Default, path: "", weight: Weight::Client };
 
     fn of_call(method: Option<&'a RegisteredMethod>) -> Self {
-        method.map_or(Self::UNKNOWN, |method| Self {
-            class: method.class,
-            path: method.info.path.as_str(),
-            vital: is_observation(method.class) || method.access == Access::Node,
+        method.map_or(Self::UNKNOWN, |method| {
+            let weight = match (method.access == Access::Node, is_observation(method.class)) {
+                (true, _) => Weight::Vital,
+                // It goes on for as long as its caller likes.
+                (false, true) if is_stream(method.info.streaming) => Weight::Watch,
+                (false, true) => Weight::Vital,
+                (false, false) => Weight::Client,
+            };
+            Self { class: method.class, path: method.info.path.as_str(), weight }
         })
     }
 
     fn of_endpoint(endpoint: Option<Endpoint>) -> Self {
-        endpoint.map_or(Self::UNKNOWN, |endpoint| Self {
-            class: endpoint.class(),
-            path: endpoint.method(),
-            vital: is_observation(endpoint.class()),
+        endpoint.map_or(Self::UNKNOWN, |endpoint| {
+            let weight = if is_observation(endpoint.class()) { Weight::Vital } else { Weight::Client };
+            Self { class: endpoint.class(), path: endpoint.method(), weight }
         })
     }
 }
@@ -290,6 +290,13 @@ fn is_observation(class: RateClass) -> bool {
     match class {
         RateClass::Health | RateClass::Metrics => true,
         RateClass::Rpc | RateClass::Grpc | RateClass::Default => false,
+    }
+}
+
+fn is_stream(streaming: StreamingKind) -> bool {
+    match streaming {
+        StreamingKind::Unary | StreamingKind::Unspecified => false,
+        StreamingKind::Server | StreamingKind::Client | StreamingKind::Bidi => true,
     }
 }
 

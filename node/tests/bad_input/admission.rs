@@ -106,6 +106,38 @@ async fn one_client_has_a_share_of_the_calls_and_the_node_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_watch_health_without_end_leave_room_for_all_else() {
+    let (certificates, node) = start(&[("rate_limit_enabled", "false"), ("calls_per_client_max", "1")]).await;
+    let (stranger, observer) = (certificates.stranger(&node).await, certificates.observer(&node).await);
+    let mut health = HealthClient::new(stranger.channel.clone());
+    let mut watches = Vec::new();
+    let refused = loop {
+        match health.watch(HealthCheckRequest::default()).await {
+            Ok(watch) => watches.push(watch.into_inner()),
+            Err(refused) => break refused,
+        }
+        assert!(watches.len() <= 128, "one client has a share");
+    };
+    assert_eq!(
+        (refused.code(), error_details(&refused).error_info().expect("ErrorInfo").reason.as_str()),
+        (Code::ResourceExhausted, "TOO_MANY_CALLS")
+    );
+    for watch in &mut watches {
+        assert!(watch.message().await.expect("told").is_some());
+    }
+    health.check(HealthCheckRequest::default()).await.expect("told");
+    assert_eq!(livez(&stranger, true).await, Ok(200));
+    observer.awaits_sample("p2p_calls_refused_total{limit=\"watches\"}", 1.0).await;
+    // One that ends makes room.
+    watches.pop();
+    eventually("room for another", async || {
+        let watch = health.watch(HealthCheckRequest::default()).await;
+        watch.map(drop).map_err(|status| status.to_string())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_guesses_tokens_is_soon_not_looked_at_any_more() {
     let (certificates, node) = start(&[("authentication_failures_max", "3")]).await;
     let stranger = certificates.stranger(&node).await;
