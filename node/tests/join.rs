@@ -150,6 +150,24 @@ impl Cluster {
         .await;
     }
 
+    /// Waits for a line of the audit log.
+    async fn audited(&self, act: &str, by: &str, result: &str, note: &str) {
+        let path = self.directory.path().join("audit.jsonl");
+        eventually(&format!("a line about {act}"), async || {
+            let text = std::fs::read_to_string(&path).expect("the log");
+            let mut lines =
+                text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+            let method = format!("p2p.v1.EnrollmentService/{act}");
+            let fits = |line: serde_json::Value| {
+                [("act", method.as_str()), ("by", by), ("result", result), ("note", note)]
+                    .iter()
+                    .all(|(field, value)| line[field].as_str().unwrap_or_default() == *value)
+            };
+            if lines.any(fits) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+
     async fn metric(&self, result: &str) -> u64 {
         let name = format!("p2p_enrolments_total{{result=\"{result}\"}} ");
         let certificate = std::fs::read(self.directory.path().join("ca_cert.pem")).expect("a file");
@@ -312,7 +330,8 @@ fn not_after(directory: &Path) -> u64 {
 
 #[tokio::test]
 async fn a_worker_that_was_off_for_longer_than_its_certificate_comes_back_without_a_token() {
-    let cluster = Cluster::start_with("shop", "enrolled_certificate_ttl: 10s\n").await;
+    let settings = "enrolled_certificate_ttl: 10s\naudit_log: audit.jsonl\n";
+    let cluster = Cluster::start_with("shop", settings).await;
     let token = cluster.token(CreateJoinTokenRequest::default()).await;
     let host = host("w-1");
     let worker = start(host.path(), &["--join", &token]);
@@ -336,11 +355,25 @@ async fn a_worker_that_was_off_for_longer_than_its_certificate_comes_back_withou
     assert!(log.contains("recovered; a new certificate and key are written"), "{log}");
     assert_eq!(cluster.metric("recovered").await, 1);
     assert_eq!(certificate_files(host.path()), ["ca_cert.pem", "node_cert.pem", "node_key.pem"]);
+
+    // How it came in, and came back, is in the coordinator's audit log; its token's secret is not.
+    let made = "certificate of spiffe://shop/worker/w-1";
+    let id = token.parse::<JoinToken>().expect("a token").id;
+    let (stranger, node) = ("anonymous", "spiffe://shop/worker/w-1");
+    for (act, by, note) in [
+        ("Enroll", stranger, format!("{made}, join token {id}")),
+        ("Renew", node, made.to_owned()),
+        ("Recover", stranger, made.to_owned()),
+    ] {
+        cluster.audited(act, by, "OK", &note).await;
+    }
+    let audit = std::fs::read_to_string(cluster.directory.path().join("audit.jsonl")).expect("the log");
+    assert!(!audit.contains(&token), "no token is ever in it");
 }
 
 #[tokio::test]
 async fn a_worker_whose_recovery_is_refused_says_why_and_ends() {
-    let short = "enrolled_certificate_ttl: 10s\nrecover_window: 0\n";
+    let short = "enrolled_certificate_ttl: 10s\nrecover_window: 0\naudit_log: audit.jsonl\n";
     let cluster = Cluster::start_with("shop", short).await;
     let token = cluster.token(CreateJoinTokenRequest::default()).await;
     let host = host("w-1");
@@ -355,4 +388,5 @@ async fn a_worker_whose_recovery_is_refused_says_why_and_ends() {
     let stderr = fails(host.path(), &[]);
     assert!(stderr.contains("it could not be recovered: the coordinator at"), "{stderr}");
     assert!(stderr.contains("longer ago than recover_window (0s); join anew with a token of"), "{stderr}");
+    cluster.audited("Recover", "anonymous", "PERMISSION_DENIED", "").await;
 }

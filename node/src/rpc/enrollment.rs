@@ -2,9 +2,10 @@
 
 use super::{caller, note};
 use crate::{
+    audit::Note,
     enrol::{self, Enrolment, NewToken, Refusal, Request as EnrolRequest, Rotation, rotation::Action},
     error::{Fault, Reason},
-    identity::Enrolled,
+    identity::{Enrolled, PeerCertificate, TokenId},
 };
 use p2p_core::{NodeId, Principal, Role, SpiffeId, grant::Grant};
 use p2p_proto::v1::{
@@ -22,8 +23,9 @@ pub(super) struct Enrollment(pub(super) Arc<Enrolment>, pub(super) Arc<Rotation>
 #[tonic::async_trait]
 impl EnrollmentService for Enrollment {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
-        let caller = caller(request.extensions())?;
+        let (caller, note) = (caller(request.extensions())?, note_of(request.extensions()));
         let message = request.into_inner();
+        let token = message.token_id.as_ref().try_into().ok().map(TokenId::new);
         let request = EnrolRequest {
             from: caller.connection.address,
             forwarded: caller.forwarded_by.is_some(),
@@ -35,11 +37,12 @@ impl EnrollmentService for Enrollment {
             sans: message.sans,
             ca_csr: message.ca_csr.into(),
         };
-        answer(self.0.enrol(request).await)
+        let by = token.map(|id| format!("join token {id}"));
+        answer(self.0.enrol(request).await, note, by)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrollResponse>, Status> {
-        let caller = caller(request.extensions())?;
+        let (caller, note) = (caller(request.extensions())?, note_of(request.extensions()));
         let message = request.into_inner();
         let request = enrol::RenewRequest {
             from: caller.connection.address,
@@ -48,11 +51,11 @@ impl EnrollmentService for Enrollment {
             csr: message.csr.into(),
             sans: message.sans,
         };
-        answer(self.0.renew(request).await)
+        answer(self.0.renew(request).await, note, None)
     }
 
     async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<EnrollResponse>, Status> {
-        let caller = caller(request.extensions())?;
+        let (caller, note) = (caller(request.extensions())?, note_of(request.extensions()));
         let message = request.into_inner();
         let request = enrol::RecoverRequest {
             from: caller.connection.address,
@@ -62,7 +65,7 @@ impl EnrollmentService for Enrollment {
             signature: message.signature.into(),
             sans: message.sans,
         };
-        answer(self.0.recover(request).await)
+        answer(self.0.recover(request).await, note, None)
     }
 
     async fn create_join_token(
@@ -135,7 +138,25 @@ impl EnrollmentService for Enrollment {
     }
 }
 
-fn answer(result: Result<Enrolled, Refusal>) -> Result<Response<EnrollResponse>, Status> {
+fn note_of(extensions: &Extensions) -> Option<Note> {
+    extensions.get::<Note>().cloned()
+}
+
+/// The answer; `note` says for the audit log whose certificate was made, and what was redeemed for it.
+fn answer(
+    result: Result<Enrolled, Refusal>,
+    note: Option<Note>,
+    redeemed: Option<String>,
+) -> Result<Response<EnrollResponse>, Status> {
+    if let Some(note) = note {
+        let leaf = result.as_ref().ok().and_then(|enrolled| enrolled.chain.first());
+        let made = leaf.and_then(|leaf| PeerCertificate::parse(leaf).ok());
+        let made = made.map(|made| format!("certificate of {}", made.spiffe));
+        let said: Vec<String> = made.into_iter().chain(redeemed).collect();
+        if !said.is_empty() {
+            note.set(said.join(", "));
+        }
+    }
     let enrolled = result.map_err(|refusal| refusal.to_fault().to_status())?;
     let bytes = |list: Vec<Vec<u8>>| list.into_iter().map(Into::into).collect();
     Ok(Response::new(EnrollResponse {
