@@ -11,7 +11,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 /// A node of a P2P Core cluster: gossip, RPC routing and an HTTP gateway on one TLS port.
 ///
 /// Configuration comes from FILE; P2PNODE_<KEY> in the environment overrides it, and --set overrides both.
-/// SIGTERM and SIGINT shut down gracefully, a second one at once; SIGHUP has the node
+/// SIGTERM and SIGINT shut down gracefully, a second one at once; SIGHUP and `p2pctl config reload` have the node
 /// read its configuration and certificates again, all or nothing; the log says what takes a restart.
 #[derive(Debug, Parser)]
 #[command(

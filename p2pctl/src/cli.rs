@@ -112,9 +112,9 @@ impl Command {
             | Self::DevNode(_)
             | Self::Certs(_)
             | Self::Completions(_)
-            | Self::Config(_)
             | Self::Context(_)
             | Self::Man(_) => false,
+            Self::Config(command) => command.connects(),
             Self::Ca(_)
             | Self::Cluster(_)
             | Self::Rpc(_)
@@ -151,7 +151,7 @@ pub(crate) enum Command {
     #[command(alias = "tokens", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl token issue --subject ci --scope 'shop.*'")]
     Token(token::TokenCommand),
-    /// Shows, changes and checks the configuration file of a node; needs no node
+    /// Shows, changes and checks the configuration file of a node, and has the node read it
     #[command(alias = "configs", subcommand)]
     #[command(after_help = "Examples:\n  p2pctl config set port 9001 --file config/worker.yaml --dry-run")]
     Config(config::ConfigCommand),

@@ -1,6 +1,7 @@
 //! One connection to a node, and the questions that admins and tools ask over it.
 
 mod services;
+mod settings;
 
 use crate::{
     channel::Channel,
@@ -293,6 +294,13 @@ impl Connection {
         let mut client = EnrollmentServiceClient::new(self.channel());
         let answer = client.rotate_ca(self.request(request)).await;
         self.answer(answer).await
+    }
+
+    /// The same connection for a question whose answer may take `least`.
+    fn patient(&self, least: Duration) -> Self {
+        let timeout = self.options.timeout.max(least);
+        let options = ConnectOptions { timeout, ..ConnectOptions::clone(&self.options) };
+        Self { channel: self.channel.clone(), options: Arc::new(options) }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

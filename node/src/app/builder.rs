@@ -11,7 +11,7 @@ use super::{
 use crate::{
     audit::Audit,
     auth::Auth,
-    config::Config,
+    config::{Config, ReloadSource, Running},
     enrol::{CaKeeper, Enrolment, IssuePolicy, Issuing, JoinSource, RenewalMetrics, Renewer, Rotation},
     gateway::Gateway,
     gossip::{self, GossipSetup, Memory, Revoking},
@@ -41,7 +41,7 @@ use std::{
     sync::Arc,
     time::{Instant, SystemTime},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
@@ -52,12 +52,13 @@ pub struct NodeBuilder {
     services: Vec<LocalService>,
     join: Option<JoinSource>,
     accept_state_loss: bool,
+    reload_source: Option<ReloadSource>,
 }
 
 impl NodeBuilder {
     /// A node with the built-in services.
     pub fn new(config: Config) -> Self {
-        Self { config, services: Vec::new(), join: None, accept_state_loss: false }
+        Self { config, services: Vec::new(), join: None, accept_state_loss: false, reload_source: None }
     }
 
     /// The configuration that it is built from.
@@ -74,6 +75,12 @@ impl NodeBuilder {
     /// Accepts tokens although revocations on disk were lost, and no other node has told them again.
     pub fn accept_state_loss(mut self, accept: bool) -> Self {
         self.accept_state_loss = accept;
+        self
+    }
+
+    /// Lets admins have the configuration read anew; whoever takes the requests does it.
+    pub(super) fn reload_from(mut self, source: ReloadSource) -> Self {
+        self.reload_source = Some(source);
         self
     }
 
@@ -110,7 +117,7 @@ impl NodeBuilder {
     ///
     /// Each says what to do; nothing keeps running.
     pub async fn start(self) -> Result<Node, StartError> {
-        let Self { mut config, mut services, join, accept_state_loss } = self;
+        let Self { mut config, mut services, join, accept_state_loss, reload_source } = self;
         let (started, started_at) = (SystemTime::now(), Instant::now());
 
         // 1. State directory, lock, epoch. All blocking.
@@ -139,7 +146,7 @@ impl NodeBuilder {
         let present = identity.current();
         let (own_id, cluster) = (present.spiffe().clone(), present.cluster_id().clone());
         let alone = present.stands_alone() || !config.https_enabled;
-        let configured = config.clone();
+        let (in_force, running) = watch::channel(config.clone());
         config.coordinator_addresses = seeds(&config, &prepared.tokens);
         let advertised = advertise::addresses(&config, listening);
 
@@ -255,6 +262,7 @@ impl NodeBuilder {
             streams: pool.streams().clone(),
             shutdown: watch.clone(),
             max_message_bytes,
+            running: Running::new(running, reload_source),
         };
         services.extend(rpc::built_in(&parts)?);
         registry.install(services)?;
@@ -306,7 +314,7 @@ impl NodeBuilder {
         );
         let publisher = Arc::new(publisher);
         let live = Live::new(
-            configured,
+            in_force,
             LiveParts {
                 limits: limits.clone(),
                 auth,

@@ -29,5 +29,5 @@ mod upkeep;
 pub use builder::NodeBuilder;
 pub use error::StartError;
 pub use node::Node;
-pub use reload::{ReloadError, Report};
+pub use reload::ReloadError;
 pub use run::{EXIT_CONFIG, EXIT_FAILURE, main_with, run_with_services};

@@ -2,12 +2,12 @@
 
 use super::{
     publish::{self, Publisher, keep_rotating},
-    reload::{Live, ReloadError, Report},
+    reload::{Live, ReloadError},
     upkeep,
 };
 use crate::{
     audit::Audit,
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, Report},
     enrol::{CaKeeper, RenewalMetrics, Renewer},
     gossip::{Gossip, Memory},
     limit::Limits,
@@ -140,6 +140,18 @@ impl Node {
         load: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static,
     ) -> Result<Report, ReloadError> {
         self.parts.live.reload(load).await
+    }
+
+    /// What [`Self::reload`] would do.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::reload`].
+    pub async fn preview_reload(
+        &self,
+        load: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static,
+    ) -> Result<Report, ReloadError> {
+        self.parts.live.preview(load).await
     }
 
     /// The configuration in force: what it was at the start, with what reloads have changed.

@@ -126,6 +126,16 @@ impl Publisher {
         self.change(|store| store.reload(UnixTime::now())).await
     }
 
+    /// What [`Self::reload`] would do.
+    ///
+    /// # Errors
+    ///
+    /// A defect; within it, what is wrong with the files.
+    pub(super) async fn preview(&self) -> Result<Result<Reloaded, IdentityError>, JoinError> {
+        let identity = self.identity.clone();
+        tokio::task::spawn_blocking(move || identity.preview(UnixTime::now())).await
+    }
+
     /// Lets `work`, which may block, change the identity in force, one at a time, and publishes it if it has.
     pub(super) async fn change<T: Send + 'static>(
         &self,

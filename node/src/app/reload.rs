@@ -11,7 +11,7 @@
 use super::publish::Publisher;
 use crate::{
     auth::Auth,
-    config::{Config, ConfigErrors, Key, TakesEffect},
+    config::{Config, ConfigErrors, Key, Report, TakesEffect},
     identity::{IdentityError, Reloaded},
     limit::Limits,
     server::{Server, Stack},
@@ -22,10 +22,8 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Longest wait for the files of a configuration: a reload must not keep a node from stopping.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,33 +51,33 @@ pub enum ReloadError {
     Defect(#[from] tokio::task::JoinError),
 }
 
-/// What a reload did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Keys whose new values are in force.
-    pub applied: Vec<&'static str>,
-    /// Keys whose new values take a restart; those from the start stay in force.
-    pub needs_restart: Vec<&'static str>,
-    /// Whether another certificate, or other roots, are in force.
-    pub certificates: Reloaded,
+impl ReloadError {
+    /// Each mistake, as a sentence.
+    pub(super) fn mistakes(&self) -> Vec<String> {
+        match self {
+            Self::Config(errors) => errors.errors.iter().map(ToString::to_string).collect(),
+            Self::Service(_)
+            | Self::TooManyServices(_)
+            | Self::Identity(_)
+            | Self::Slow
+            | Self::Defect(_) => vec![self.to_string()],
+        }
+    }
 }
 
-impl Report {
-    /// Writes it to the log.
-    pub(super) fn tell(&self) {
-        let list = |keys: &[&str]| Some(keys.join(", ")).filter(|keys| !keys.is_empty());
-        let (applied, needs_restart) = (list(&self.applied), list(&self.needs_restart));
-        let replaced = self.certificates == Reloaded::Replaced;
-        if replaced {
-            tracing::info!("reload: new certificates in force");
-        }
-        if applied.is_none() && needs_restart.is_none() {
-            return if !replaced {
-                tracing::info!("reload: nothing has changed")
-            };
-        }
-        tracing::info!(applied, needs_restart, "reload: done");
+/// Writes to the log what a reload has done.
+pub(super) fn tell(report: &Report) {
+    let list = |keys: &[&str]| Some(keys.join(", ")).filter(|keys| !keys.is_empty());
+    let (applied, needs_restart) = (list(&report.applied), list(&report.needs_restart));
+    if report.certificates {
+        tracing::info!("reload: new certificates in force");
     }
+    if applied.is_none() && needs_restart.is_none() {
+        return if !report.certificates {
+            tracing::info!("reload: nothing has changed")
+        };
+    }
+    tracing::info!(applied, needs_restart, "reload: done");
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,7 +99,7 @@ pub(super) struct LiveParts {
 /// The configuration in force, and what follows it.
 #[derive(Debug)]
 pub(super) struct Live {
-    config: Mutex<Config>,
+    config: watch::Sender<Config>,
     /// Held during a reload, so that there is one at a time.
     reload: tokio::sync::Mutex<()>,
     parts: LiveParts,
@@ -109,7 +107,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(config: Config, parts: LiveParts, metrics: &Metrics) -> Self {
+    pub(super) fn new(config: watch::Sender<Config>, parts: LiveParts, metrics: &Metrics) -> Self {
         let reloads = Family::<Labels, Counter>::default();
         for result in ["applied", "refused"] {
             drop(reloads.get_or_create(&Labels { result }));
@@ -121,12 +119,12 @@ impl Live {
                 reloads.clone(),
             );
         });
-        Self { config: Mutex::new(config), reload: tokio::sync::Mutex::default(), parts, reloads }
+        Self { config, reload: tokio::sync::Mutex::default(), parts, reloads }
     }
 
     /// The configuration in force: that of the start, with what reloads have changed.
     pub(super) fn config(&self) -> Config {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config.borrow().clone()
     }
 
     pub(super) async fn reload(
@@ -140,11 +138,23 @@ impl Live {
         outcome
     }
 
-    async fn take_over(
+    /// What [`Self::reload`] would do, as far as the configuration and the certificates tell: files that it names are read,
+    /// but not compared.
+    pub(super) async fn preview(
         &self,
         load: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static,
     ) -> Result<Report, ReloadError> {
-        // 1. Everything that can be wrong.
+        let (config, _) = self.read(load).await?;
+        let certificates = tokio::time::timeout(READ_TIMEOUT, self.parts.publisher.preview()).await;
+        let certificates = certificates.map_err(|_elapsed| ReloadError::Slow)???;
+        Ok(report(&self.config().differences(&config), certificates))
+    }
+
+    /// The configuration and what it names, checked.
+    async fn read(
+        &self,
+        load: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static,
+    ) -> Result<(Config, Vec<Spec>), ReloadError> {
         let read = tokio::task::spawn_blocking(move || -> Result<_, ReloadError> {
             let config = load()?;
             let specs = config.services.iter().map(Spec::load).collect::<Result<Vec<_>, _>>()?;
@@ -153,9 +163,17 @@ impl Live {
         let read = tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_elapsed| ReloadError::Slow)?;
         let (config, specs) = read??;
         match self.parts.upstreams.excess(&specs) {
-            0 => {}
-            excess => return Err(ReloadError::TooManyServices(excess)),
+            0 => Ok((config, specs)),
+            excess => Err(ReloadError::TooManyServices(excess)),
         }
+    }
+
+    async fn take_over(
+        &self,
+        load: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static,
+    ) -> Result<Report, ReloadError> {
+        // 1. Everything that can be wrong.
+        let (config, specs) = self.read(load).await?;
         // A disk that answers later than that may still bring its certificates into force: they are whole and ours.
         let certificates = tokio::time::timeout(READ_TIMEOUT, self.parts.publisher.reload()).await;
         let certificates = certificates.map_err(|_elapsed| ReloadError::Slow)???;
@@ -164,16 +182,15 @@ impl Live {
         let mut in_force = self.config();
         let changed = in_force.differences(&config);
         in_force.take_over(config);
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = in_force.clone();
+        self.config.send_replace(in_force.clone());
         let other_services = self.apply(in_force, specs, &changed).await;
 
-        let names = |effect| changed.iter().filter(move |key| key.takes_effect == effect).map(|key| key.name);
-        let mut applied: Vec<&'static str> = names(TakesEffect::AtReload).collect();
+        let mut report = report(&changed, certificates);
         // A file that a service names may have changed, too.
-        if other_services && !applied.contains(&"services") {
-            applied.push("services");
+        if other_services && !report.applied.contains(&"services") {
+            report.applied.push("services");
         }
-        Ok(Report { applied, needs_restart: names(TakesEffect::AtStart).collect(), certificates })
+        Ok(report)
     }
 
     /// Has every part follow `config`. Returns whether other services than before are provided.
@@ -191,5 +208,15 @@ impl Live {
             tracing::error!(error = %refusal, "the new zone and labels could not be published");
         }
         other_services
+    }
+}
+
+fn report(changed: &[&'static Key], certificates: Reloaded) -> Report {
+    let names =
+        |effect| changed.iter().filter(|key| key.takes_effect == effect).map(|key| key.name).collect();
+    Report {
+        applied: names(TakesEffect::AtReload),
+        needs_restart: names(TakesEffect::AtStart),
+        certificates: certificates == Reloaded::Replaced,
     }
 }

@@ -1,8 +1,8 @@
 //! A node as a process: configuration, signals, exit codes.
 
-use super::{Node, NodeBuilder, ReloadError, error::StartError, systemd};
+use super::{Node, NodeBuilder, ReloadError, error::StartError, reload::tell, systemd};
 use crate::{
-    config::{ConfigFile, LogFormat},
+    config::{ConfigFile, LogFormat, ReloadRequest, ReloadSource, Report},
     registry::ServiceError,
     telemetry::{self, LogFilter},
 };
@@ -20,7 +20,7 @@ pub fn main_with(file: &Path) -> ExitCode {
 }
 
 /// Runs the node that a configuration file describes, with services of its own, until a signal stops it: SIGTERM and SIGINT
-/// shut it down, a second one ends it at once. SIGHUP has it read the file again.
+/// shut it down, a second one ends it at once. SIGHUP, and admins with `SystemService/Reload`, have it read the file again.
 pub fn run_with_services(
     file: ConfigFile,
     add: impl FnOnce(NodeBuilder) -> Result<NodeBuilder, ServiceError>,
@@ -67,6 +67,8 @@ pub fn run_with_services(
 async fn serve(builder: NodeBuilder, file: &ConfigFile, log: &LogFilter) -> Result<(), StartError> {
     let mut stop = StopSignals::new().map_err(|error| StartError::Signals { error })?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| StartError::Signals { error })?;
+    let (source, mut requests) = ReloadSource::new(file.path());
+    let builder = builder.reload_from(source);
     let mut node = tokio::select! {
         node = builder.start() => node?,
         () = stop.received() => return Ok(()),
@@ -74,25 +76,27 @@ async fn serve(builder: NodeBuilder, file: &ConfigFile, log: &LogFilter) -> Resu
     systemd::ready(&node);
     let mut watchdog = systemd::Watchdog::from_environment();
     loop {
-        tokio::select! {
+        // A signal is a request for whose answer nobody waits.
+        let request = tokio::select! {
             () = stop.received() => break,
-            _ = hangup.recv() => {
-                systemd::reloading();
-                let mut reload = pin!(reload(&node, file, log));
-                let stopped = loop {
-                    tokio::select! {
-                        () = &mut reload => break false,
-                        () = stop.received() => break true,
-                        patience = watchdog.due() => watchdog.check(&node, patience).await,
-                    }
-                };
-                if stopped {
-                    break;
-                }
-                systemd::ready(&node);
+            _ = hangup.recv() => ReloadRequest::default(),
+            Some(request) = requests.recv() => request,
+            patience = watchdog.due() => {
+                watchdog.check(&node, patience).await;
+                continue;
             }
-            patience = watchdog.due() => watchdog.check(&node, patience).await,
             part = node.broken() => return Err(StartError::Broken { part }),
+        };
+        let mut reload = pin!(reload(&node, file, log, request));
+        let stopped = loop {
+            tokio::select! {
+                () = &mut reload => break false,
+                () = stop.received() => break true,
+                patience = watchdog.due() => watchdog.check(&node, patience).await,
+            }
+        };
+        if stopped {
+            break;
         }
     }
     systemd::stopping();
@@ -103,9 +107,26 @@ async fn serve(builder: NodeBuilder, file: &ConfigFile, log: &LogFilter) -> Resu
     }
 }
 
-async fn reload(node: &Node, file: &ConfigFile, log: &LogFilter) {
+/// Does what is asked for, and answers.
+async fn reload(node: &Node, file: &ConfigFile, log: &LogFilter, request: ReloadRequest) {
     let source = file.clone();
-    let report = match node.reload(move || source.load()).await {
+    let outcome = if request.dry_run {
+        node.preview_reload(move || source.load()).await
+    } else {
+        systemd::reloading();
+        let outcome = node.reload(move || source.load()).await;
+        log_outcome(node, log, &outcome);
+        systemd::ready(node);
+        outcome
+    };
+    if let Some(answer) = request.answer {
+        // Who asked may have turned away.
+        answer.send(outcome.map_err(|error| error.mistakes())).ok();
+    }
+}
+
+fn log_outcome(node: &Node, log: &LogFilter, outcome: &Result<Report, ReloadError>) {
+    let report = match outcome {
         Ok(report) => report,
         Err(ReloadError::Config(errors)) => {
             for error in &errors.errors {
@@ -120,7 +141,7 @@ async fn reload(node: &Node, file: &ConfigFile, log: &LogFilter) {
     {
         tracing::error!(error, "the log level could not be changed");
     }
-    report.tell();
+    tell(report);
 }
 
 /// Signals that ask the node to stop.

@@ -104,7 +104,11 @@ const TABLE: &[(&str, Access)] = &[
     ("p2p.v1.RegistryService/SetServiceState", Access::Admin),
     ("p2p.v1.RpcService/Broadcast", Access::Member),
     ("p2p.v1.RpcService/Call", Access::Member),
-    ("p2p.v1.SystemService/*", Access::Member),
+    ("p2p.v1.SystemService/Echo", Access::Member),
+    ("p2p.v1.SystemService/GetConfig", Access::Admin),
+    ("p2p.v1.SystemService/GetInfo", Access::Member),
+    ("p2p.v1.SystemService/GetMetrics", Access::Member),
+    ("p2p.v1.SystemService/Reload", Access::Admin),
     ("*", Access::Authenticated),
 ];
 

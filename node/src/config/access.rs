@@ -6,7 +6,7 @@
 //!   - {methods: ["shop.Orders/*"], allow: [admin, "spiffe://shop/worker/*", ci-bot]}
 //! ```
 
-use super::setting::{Setting, Wrong, list, text};
+use super::setting::{Setting, Wrong, list, show_fields, show_list, text};
 use p2p_core::{
     ClusterId, NodeId, Role, Scope, SpiffeId, Subject,
     scope::{InvalidScope, MethodGlob},
@@ -21,7 +21,7 @@ pub const MAX_ALLOWED: usize = 64;
 
 /// What rules may open to anybody. All other methods of the system change the cluster, or are how its nodes
 /// trust each other: a rule can only narrow the admins that may use them.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 11] = [
     "*",
     "grpc.health.v1.Health/*",
     "grpc.reflection.v1.ServerReflection/*",
@@ -30,18 +30,22 @@ const OPEN: [&str; 9] = [
     "p2p.v1.ClusterService/ListNodes",
     "p2p.v1.RegistryService/GetDescriptors",
     "p2p.v1.RegistryService/ListMethods",
-    "p2p.v1.SystemService/*",
+    "p2p.v1.SystemService/Echo",
+    "p2p.v1.SystemService/GetInfo",
+    "p2p.v1.SystemService/GetMetrics",
 ];
 /// What rules may open to evidence, but never to anybody.
 const EVIDENCED: [&str; 3] =
     ["p2p.v1.RegistryService/ListServices", "p2p.v1.RpcService/Broadcast", "p2p.v1.RpcService/Call"];
 /// What no rule may touch: without it a node is no member, or cannot become one.
 const UNTOUCHED: [&str; 2] = ["p2p.v1.GossipService/*", "p2p.v1.EnrollmentService/Enroll"];
-/// What changes this node only, and users of this host may be let do.
-pub const LOCAL_ACTS: [&str; 3] = [
+/// What shows or changes this node only, and users of this host may be let do.
+pub const LOCAL_ACTS: [&str; 5] = [
     "p2p.v1.RegistryService/DeregisterService",
     "p2p.v1.RegistryService/RegisterService",
     "p2p.v1.RegistryService/SetServiceState",
+    "p2p.v1.SystemService/GetConfig",
+    "p2p.v1.SystemService/Reload",
 ];
 /// What admins may do, and tokens that name it.
 const MINTERS: [&str; 1] = ["p2p.v1.AuthService/IssueToken"];
@@ -59,6 +63,13 @@ impl SpiffeGlob {
     pub fn matches(&self, id: &SpiffeId) -> bool {
         let named = self.name.as_ref().is_none_or(|name| *name == id.name);
         self.cluster == id.cluster && self.role == id.role && named
+    }
+}
+
+impl fmt::Display for SpiffeGlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_ref().map_or("*", NodeId::as_str);
+        write!(f, "spiffe://{}/{}/{name}", self.cluster, self.role)
     }
 }
 
@@ -95,6 +106,21 @@ pub enum InvalidAllow {
     /// Neither a word nor a subject.
     #[error(transparent)]
     Subject(#[from] p2p_core::principal::InvalidSubject),
+}
+
+impl fmt::Display for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::Authenticated => f.write_str("authenticated"),
+            Self::Admin => f.write_str("admin"),
+            Self::Node => f.write_str("node"),
+            Self::Token => f.write_str("token"),
+            Self::Certificate(glob) => glob.fmt(f),
+            Self::Subject(subject) => subject.fmt(f),
+            Self::User(uid) => write!(f, "uid:{uid}"),
+        }
+    }
 }
 
 impl FromStr for Allow {
@@ -220,6 +246,9 @@ impl Setting for Allow {
     fn read(value: &Value) -> Result<Self, Wrong> {
         text(value)?.parse().map_err(|why| Wrong::because(value, why))
     }
+    fn show(&self) -> Value {
+        Value::from(self.to_string())
+    }
 }
 
 impl Setting for AccessRule {
@@ -249,6 +278,9 @@ impl Setting for AccessRule {
             None => Ok(rule),
         }
     }
+    fn show(&self) -> Value {
+        show_fields([("methods", show_scope(&self.methods)), ("allow", show_list(&self.allow))])
+    }
 }
 
 impl Setting for AccessRules {
@@ -256,6 +288,14 @@ impl Setting for AccessRules {
     fn read(value: &Value) -> Result<Self, Wrong> {
         list(value, MAX_RULES).map(Self)
     }
+    fn show(&self) -> Value {
+        show_list(&self.0)
+    }
+}
+
+/// The globs of a scope, as a list.
+pub(super) fn show_scope(scope: &Scope) -> Value {
+    Value::Sequence(scope.globs().iter().map(|glob| Value::from(glob.to_string())).collect())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@
 //! ```
 
 use super::{
-    access::Allow,
-    setting::{Setting, Wrong, list, text},
+    access::{Allow, show_scope},
+    setting::{Setting, Wrong, list, show_fields, show_list, text},
 };
 use p2p_core::{Scope, scope::InvalidScope, suggest::nearest};
 use serde_yaml::Value;
@@ -98,6 +98,15 @@ impl Setting for LimitRule {
         }
         Ok(Self { methods, clients, requests, burst, shared })
     }
+    fn show(&self) -> Value {
+        show_fields([
+            ("methods", self.methods.as_ref().map_or(Value::Null, show_scope)),
+            ("clients", show_list(&self.clients)),
+            ("requests", self.requests.show()),
+            ("burst", self.burst.show()),
+            ("shared", self.shared.show()),
+        ])
+    }
 }
 
 /// The rules, first match first.
@@ -114,6 +123,9 @@ impl Setting for LimitRules {
     const EXPECTED: &'static str = "a list of rules such as [{methods: [shop.*], requests: 600, burst: 50}]";
     fn read(value: &Value) -> Result<Self, Wrong> {
         list(value, MAX_LIMIT_RULES).map(Self)
+    }
+    fn show(&self) -> Value {
+        show_list(&self.0)
     }
 }
 
@@ -175,12 +187,18 @@ impl Setting for Network {
     fn read(value: &Value) -> Result<Self, Wrong> {
         text(value)?.parse().map_err(|why| Wrong::because(value, why))
     }
+    fn show(&self) -> Value {
+        Value::from(self.to_string())
+    }
 }
 
 impl Setting for Vec<Network> {
     const EXPECTED: &'static str = "a list such as [\"10.0.0.5\"] or [\"10.0.0.0/8\"]";
     fn read(value: &Value) -> Result<Self, Wrong> {
         list(value, MAX_PROXIES)
+    }
+    fn show(&self) -> Value {
+        show_list(self)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `setting` | how one YAML value becomes one typed setting |
 //! | `check` | rules that span several keys |
 //! | [`raw`] | what stands in a file, before it is typed: for tools that edit it |
+//! | [`running`] | the configuration of a running node: shown, and asked to be read anew |
 //! | [`access`] [`address`] [`audit`] [`duration`] [`limit`] [`name`] [`service`] | the types of settings |
 //! | [`error`] | every mistake, with its place and the remedy |
 //!
@@ -32,6 +33,7 @@ mod keys;
 pub mod limit;
 pub mod name;
 pub mod raw;
+pub mod running;
 pub mod service;
 mod setting;
 mod sources;
@@ -49,6 +51,7 @@ pub use self::{
     keys::Config,
     limit::{LimitRule, LimitRules, Network},
     name::{FileName, Labels, LogFormat},
+    running::{NotReloaded, ReloadAnswer, ReloadRequest, ReloadSource, Report, Running},
     service::{HealthCheck, ServiceConfig, Services, UpstreamUrl},
 };
 
@@ -78,8 +81,44 @@ pub struct Key {
 pub enum TakesEffect {
     /// Only when the node is started again.
     AtStart,
-    /// When the running node reads its configuration anew (SIGHUP).
+    /// When the running node reads its configuration anew.
     AtReload,
+}
+
+/// Who gave a key its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GivenBy {
+    /// Nobody: it has its default.
+    #[default]
+    Default,
+    /// The configuration file.
+    File,
+    /// The environment.
+    Environment,
+    /// `--set`.
+    Argument,
+}
+
+impl GivenBy {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Argument => "argument",
+        }
+    }
+}
+
+impl From<&Origin> for GivenBy {
+    fn from(origin: &Origin) -> Self {
+        match origin {
+            Origin::File { .. } => Self::File,
+            Origin::Env(_) => Self::Environment,
+            Origin::Set => Self::Argument,
+        }
+    }
 }
 
 /// Every key, in the order in which the example files list them.
@@ -125,7 +164,7 @@ impl Config {
             errors.append(&mut reader.errors);
             errors.append(&mut check::across_keys(&parsed, &sources));
             if errors.is_empty()
-                && let Some(config) = parsed.complete()
+                && let Some(config) = parsed.complete(&sources)
             {
                 return Ok(config);
             }

@@ -137,6 +137,15 @@ pub enum LogFormat {
 #[error("there is no such format")]
 pub struct UnknownLogFormat;
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+        })
+    }
+}
+
 impl FromStr for LogFormat {
     type Err = UnknownLogFormat;
     fn from_str(text: &str) -> Result<Self, UnknownLogFormat> {

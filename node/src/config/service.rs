@@ -8,7 +8,7 @@
 
 use super::{
     address::{InvalidAddress, SeedAddress, SeedHost},
-    setting::{Setting, Wrong, list, text},
+    setting::{Setting, Wrong, list, show_fields, show_list, text},
 };
 use p2p_core::{ServiceName, suggest::nearest};
 use serde_yaml::Value;
@@ -208,6 +208,17 @@ impl Setting for ServiceConfig {
             (true, Some(_)) | (false, None) => Ok(service),
         }
     }
+    fn show(&self) -> Value {
+        show_fields([
+            ("name", Value::from(self.name.to_string())),
+            ("upstream", Value::from(self.upstream.to_string())),
+            ("descriptors", self.descriptors.show()),
+            ("health", Value::from(self.health.word())),
+            ("health_interval", self.health_interval.show()),
+            ("max_concurrent", self.max_concurrent.show()),
+            ("tls_ca", self.tls_ca.show()),
+        ])
+    }
 }
 
 fn field<T: Setting>(value: Option<&Value>) -> Result<Option<T>, Wrong> {
@@ -226,6 +237,9 @@ impl Setting for Services {
             }
         }
         Ok(Self(services))
+    }
+    fn show(&self) -> Value {
+        show_list(&self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     address::{AdvertiseAddress, SeedAddress},
     audit::AuditTarget,
-    duration::parse_duration,
+    duration::{format_duration, parse_duration},
     name::{FileName, Labels, LogFormat},
 };
 use p2p_core::{ClusterId, NodeId};
@@ -30,11 +30,11 @@ pub(super) struct Wrong {
 
 impl Wrong {
     pub(super) fn kind(value: &Value) -> Self {
-        Self { found: show(value), why: None }
+        Self { found: in_short(value), why: None }
     }
 
     pub(super) fn because(value: &Value, why: impl Display) -> Self {
-        Self { found: show(value), why: Some(why.to_string()) }
+        Self { found: in_short(value), why: Some(why.to_string()) }
     }
 }
 
@@ -45,6 +45,9 @@ pub(super) trait Setting: Sized {
 
     /// Reads it from a YAML value.
     fn read(value: &Value) -> Result<Self, Wrong>;
+
+    /// The YAML value that reads as this one; the same for whatever was written to say so.
+    fn show(&self) -> Value;
 }
 
 /// Settings that serde reads as they are: no conversion between types takes place.
@@ -55,8 +58,16 @@ macro_rules! plain {
             fn read(value: &Value) -> Result<Self, Wrong> {
                 serde_yaml::from_value(value.clone()).map_err(|_| Wrong::kind(value))
             }
+            fn show(&self) -> Value {
+                plain_value(*self)
+            }
         }
     )+};
+}
+
+/// Numbers and booleans.
+fn plain_value(value: impl serde::Serialize) -> Value {
+    serde_yaml::to_value(value).expect("a number or a boolean")
 }
 
 plain! {
@@ -73,6 +84,9 @@ macro_rules! textual {
             const EXPECTED: &'static str = $expected;
             fn read(value: &Value) -> Result<Self, Wrong> {
                 <$type>::from_str(text(value)?).map_err(|why| Wrong::because(value, why))
+            }
+            fn show(&self) -> Value {
+                Value::from(self.to_string())
             }
         }
     )+};
@@ -94,6 +108,9 @@ impl Setting for String {
     fn read(value: &Value) -> Result<Self, Wrong> {
         text(value).map(str::to_owned)
     }
+    fn show(&self) -> Value {
+        Value::from(self.as_str())
+    }
 }
 
 impl Setting for PathBuf {
@@ -104,6 +121,9 @@ impl Setting for PathBuf {
             path if path.contains('\0') => Err(Wrong::because(value, "a path has no NUL characters")),
             path => Ok(path.into()),
         }
+    }
+    fn show(&self) -> Value {
+        Value::from(self.to_string_lossy())
     }
 }
 
@@ -122,6 +142,9 @@ impl Setting for Duration {
             super::InvalidDuration::TooLong => Wrong::because(value, why),
         })
     }
+    fn show(&self) -> Value {
+        Value::from(format_duration(*self))
+    }
 }
 
 impl Setting for Labels {
@@ -133,12 +156,19 @@ impl Setting for Labels {
         }
         Labels::try_from(labels).map_err(|why| Wrong::because(value, why))
     }
+    fn show(&self) -> Value {
+        let label = |(name, value): (&String, &String)| (name.as_str().into(), value.as_str().into());
+        Value::Mapping(self.as_map().iter().map(label).collect())
+    }
 }
 
 impl Setting for Vec<SeedAddress> {
     const EXPECTED: &'static str = "a list such as [\"10.0.0.5:8001\", \"coordinator.example:8001\"]";
     fn read(value: &Value) -> Result<Self, Wrong> {
         list(value, MAX_SEEDS)
+    }
+    fn show(&self) -> Value {
+        show_list(self)
     }
 }
 
@@ -147,6 +177,9 @@ impl Setting for Vec<AdvertiseAddress> {
     fn read(value: &Value) -> Result<Self, Wrong> {
         list(value, MAX_ADVERTISED)
     }
+    fn show(&self) -> Value {
+        show_list(self)
+    }
 }
 
 /// No value is a value too.
@@ -154,6 +187,9 @@ impl<T: Setting> Setting for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
     fn read(value: &Value) -> Result<Self, Wrong> {
         if value.is_null() { Ok(None) } else { T::read(value).map(Some) }
+    }
+    fn show(&self) -> Value {
+        self.as_ref().map_or(Value::Null, T::show)
     }
 }
 
@@ -178,8 +214,18 @@ pub(super) fn list<T: Setting>(value: &Value, max: usize) -> Result<Vec<T>, Wron
     items.iter().enumerate().map(read).collect()
 }
 
+pub(super) fn show_list<T: Setting>(items: &[T]) -> Value {
+    Value::Sequence(items.iter().map(T::show).collect())
+}
+
+/// A mapping of those of these fields that have a value, in their order.
+pub(super) fn show_fields<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    let given = fields.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Mapping(given.map(|(name, value)| (name.into(), value)).collect())
+}
+
 /// A value as errors show it: on one line, and short.
-fn show(value: &Value) -> String {
+fn in_short(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Bool(value) => value.to_string(),

@@ -4,7 +4,7 @@
 //! bombs, and with strict booleans takes `yes` and `on` for the words they are.
 
 use super::{
-    ENV_PREFIX,
+    ENV_PREFIX, GivenBy,
     error::{ConfigError, Origin, Problem, one_line},
     keys::KEYS,
 };
@@ -50,6 +50,12 @@ impl Sources {
     /// Whether any source gives `key` a value.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.values(key).last().is_some_and(|last| !last.value.is_null())
+    }
+
+    /// Every key that has a value, and by whom.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, GivenBy)> {
+        let last = self.values.iter().filter_map(|(key, values)| Some((*key, values.last()?)));
+        last.filter(|(_, last)| !last.value.is_null()).map(|(key, last)| (key, (&last.origin).into()))
     }
 
     /// Where the value of `key` comes from: the last source that names it, else the file as a whole.

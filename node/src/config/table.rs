@@ -21,6 +21,8 @@ macro_rules! settings {
         #[derive(Clone, Debug)]
         pub struct Config {
             $( $(#[doc = $doc])+ pub $name: $type, )+
+            /// Who gave the keys their values; those that have their default are missing.
+            given: std::collections::BTreeMap<&'static str, $crate::config::GivenBy>,
         }
 
         pub(super) const KEYS: &[$crate::config::Key] = &[$( $crate::config::Key {
@@ -40,8 +42,20 @@ macro_rules! settings {
 
             /// Takes over what a running node can: the values of `other` of every key that takes effect at a reload.
             pub fn take_over(&mut self, other: Self) {
+                let mut other = other;
                 let this = self;
                 $( $crate::config::table::settings!(@take $when this other $name); )+
+            }
+
+            /// Every key with its value, as YAML that reads as this value, in the order of the table.
+            pub fn values(&self) -> Vec<(&'static $crate::config::Key, serde_yaml::Value)> {
+                let values = [$( $crate::config::setting::Setting::show(&self.$name) ),+];
+                KEYS.iter().zip(values).collect()
+            }
+
+            /// Who gave `key` its value.
+            pub fn given_by(&self, key: &$crate::config::Key) -> $crate::config::GivenBy {
+                self.given.get(key.name).copied().unwrap_or_default()
             }
         }
 
@@ -60,15 +74,22 @@ macro_rules! settings {
             }
 
             /// The configuration, if no part is missing.
-            pub(super) fn complete(self) -> Option<Config> {
-                Some(Config { $( $name: self.$name?, )+ })
+            pub(super) fn complete(self, sources: &$crate::config::sources::Sources) -> Option<Config> {
+                let given = sources.given().collect();
+                Some(Config { $( $name: self.$name?, )+ given })
             }
         }
     };
     (@when start) => { $crate::config::TakesEffect::AtStart };
     (@when reload) => { $crate::config::TakesEffect::AtReload };
     (@take start $this:ident $other:ident $name:ident) => {};
-    (@take reload $this:ident $other:ident $name:ident) => { $this.$name = $other.$name };
+    (@take reload $this:ident $other:ident $name:ident) => {
+        $this.$name = $other.$name;
+        match $other.given.remove(stringify!($name)) {
+            Some(by) => $this.given.insert(stringify!($name), by),
+            None => $this.given.remove(stringify!($name)),
+        };
+    };
     (@read $reader:ident $parsed:ident $name:ident $default:literal) => {
         $reader.setting(stringify!($name), $default)
     };

@@ -144,6 +144,53 @@ fn the_example_files_load_and_list_every_key() {
 }
 
 #[test]
+fn what_is_shown_of_a_configuration_reads_as_that_configuration() {
+    let rich = "cluster_id: shop\nlisten_socket: /run/p2p.sock\ncoordinator_addresses: [\"[::1]:1\", \"c.example:2\"]\n\
+                advertise_addresses: [10.0.0.5, '[::1]:9']\nlabels: {disk: ssd, '5': 'yes'}\ngossip_interval_min: 2500ms\n\
+                trusted_proxies: [10.0.0.0/8, '::1']\nlog_format: json\naudit_log: stderr\nzone: '5'\n\
+                access:\n\
+                - {methods: ['shop.*', '*'], allow: [anonymous, authenticated, admin, node, token, ci-bot, 'uid:5']}\n\
+                - {methods: ['a.B/C', 'a.B/*'], allow: ['spiffe://shop/worker/*', 'spiffe://shop/admin/ann']}\n\
+                rate_limit_overrides:\n\
+                - {methods: ['shop.*'], requests: 60, burst: 5, shared: true}\n\
+                - {clients: [ci-bot], requests: 0}\n\
+                services:\n\
+                - {name: a.B, upstream: 'http://127.0.0.1:1/'}\n\
+                - {name: a.C, upstream: 'https://h:2', tls_ca: ca.pem, health: tcp, health_interval: 1, \
+                   max_concurrent: 3, descriptors: c.bin}\n";
+    for config in [valid(""), valid(rich)] {
+        let shown: String = config
+            .values()
+            .iter()
+            .map(|(key, value)| format!("{}: {}\n", key.name, serde_json::to_string(value).unwrap()))
+            .collect();
+        let read = yaml(&shown).unwrap_or_else(|errors| panic!("{errors}\n{shown}"));
+        assert!(config.differences(&read).is_empty(), "{shown}");
+        assert_eq!(config.values(), read.values());
+    }
+}
+
+#[test]
+fn who_gave_a_value_is_known_and_follows_a_reload() {
+    let given = |config: &Config, name: &str| {
+        config.given_by(keys().iter().find(|key| key.name == name).unwrap()).word()
+    };
+    let file = "node_id: n\nport: 1\nzone: a\nlog_level: info\n";
+    let mut before =
+        load(file, &[("P2PNODE_ZONE", "b"), ("P2PNODE_LOG_LEVEL", "")], &["shutdown_grace=3s"]).unwrap();
+    assert_eq!(
+        ["port", "zone", "log_level", "shutdown_grace", "access"].map(|key| given(&before, key)),
+        ["file", "environment", "default", "argument", "default"]
+    );
+    before.take_over(load("node_id: n\nlog_level: debug\n", &[], &[]).unwrap());
+    assert_eq!(
+        ["port", "zone", "log_level"].map(|key| given(&before, key)),
+        ["file", "default", "file"],
+        "the port stays what it was at the start"
+    );
+}
+
+#[test]
 fn a_running_node_takes_over_what_the_table_says_and_keeps_the_rest() {
     let before = yaml("node_id: n\nport: 1\nrate_limit_rpc_burst: 5\n").unwrap();
     let after =

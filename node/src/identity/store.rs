@@ -56,11 +56,23 @@ impl IdentityStore {
 
     /// Reads and checks the files anew. All or nothing: on error the identity in force stays.
     pub fn reload(&self, now: UnixTime) -> Result<Reloaded, IdentityError> {
+        Ok(match self.fresh(now)? {
+            None => Reloaded::Unchanged,
+            Some(fresh) => {
+                self.current.store(Arc::new(fresh));
+                Reloaded::Replaced
+            }
+        })
+    }
+
+    /// What [`Self::reload`] would do.
+    pub fn preview(&self, now: UnixTime) -> Result<Reloaded, IdentityError> {
+        Ok(if self.fresh(now)?.is_some() { Reloaded::Replaced } else { Reloaded::Unchanged })
+    }
+
+    /// The identity of the files, if it is another than the one in force.
+    fn fresh(&self, now: UnixTime) -> Result<Option<Identity>, IdentityError> {
         let fresh = Identity::load_with(&self.files, &self.expected, self.bans.clone(), now)?;
-        if fresh.is_same_as(&self.current.load()) {
-            return Ok(Reloaded::Unchanged);
-        }
-        self.current.store(Arc::new(fresh));
-        Ok(Reloaded::Replaced)
+        Ok((!fresh.is_same_as(&self.current.load())).then_some(fresh))
     }
 }

@@ -7,7 +7,7 @@
 //! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins; admins: RegisterService, DeregisterService, SetServiceState | `registry` `services` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` `broadcast` |
-//! | `p2p.v1.SystemService` | nodes, admins | `system` |
+//! | `p2p.v1.SystemService` | nodes, admins; admins: GetConfig, Reload | `system` `settings` |
 //! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
 //! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
 //! | `grpc.health.v1.Health` | anybody; nodes, admins: List | `health` |
@@ -28,6 +28,7 @@ mod reflection;
 mod registry;
 mod revoke;
 mod services;
+mod settings;
 mod system;
 
 pub use system::NodeFacts;
@@ -35,6 +36,7 @@ pub use system::NodeFacts;
 use crate::{
     audit::{Act, Audit, Note},
     auth::{Caller, audit_entry, is_audited, not_coordinator},
+    config::Running,
     enrol::{Enrolment, Rotation},
     error::{Fault, Reason},
     gossip::Gossip,
@@ -100,6 +102,8 @@ pub struct Parts {
     pub shutdown: ShutdownWatch,
     /// Largest message of a generic call.
     pub max_message_bytes: usize,
+    /// The configuration in force, and asking for another.
+    pub running: Running,
 }
 
 /// Every built-in service.
@@ -123,7 +127,7 @@ pub fn built_in(parts: &Parts) -> Result<Vec<LocalService>, ServiceError> {
     let cluster = ClusterServiceServer::new(cluster::Cluster(parts.clone()));
     let registry = RegistryServiceServer::new(registry::Methods(parts.clone()))
         .max_decoding_message_size(MAX_REGISTRATION_BYTES);
-    let system = SystemServiceServer::new(system::System::new(parts.facts.clone()));
+    let system = SystemServiceServer::new(system::System::new(parts.clone()));
     let enrollment =
         EnrollmentServiceServer::new(enrollment::Enrollment(parts.enrolment.clone(), parts.rotation.clone()))
             .max_decoding_message_size(MAX_ENROLMENT_BYTES);

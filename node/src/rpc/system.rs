@@ -1,11 +1,13 @@
-//! `p2p.v1.SystemService`: facts about this node.
+//! `p2p.v1.SystemService`: facts about this node, and its settings.
 
+use super::{Parts, note, settings};
 use crate::error::Fault;
 use p2p_core::{ClusterId, Epoch, NodeId, Role};
 use p2p_proto::{
     Timestamp,
     v1::{
-        EchoRequest, EchoResponse, GetInfoRequest, GetInfoResponse, GetMetricsRequest, GetMetricsResponse,
+        EchoRequest, EchoResponse, GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse,
+        GetMetricsRequest, GetMetricsResponse, ReloadRequest, ReloadResponse,
         system_service_server::SystemService,
     },
 };
@@ -46,13 +48,13 @@ struct Readings {
 }
 
 pub(super) struct System {
-    facts: Arc<NodeFacts>,
+    parts: Parts,
     readings: Arc<Mutex<Readings>>,
 }
 
 impl System {
-    pub(super) fn new(facts: Arc<NodeFacts>) -> Self {
-        Self { facts, readings: Arc::default() }
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts, readings: Arc::default() }
     }
 }
 
@@ -60,11 +62,11 @@ impl System {
 impl SystemService for System {
     async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
         let message = request.into_inner().message;
-        Ok(Response::new(EchoResponse { message, node_id: self.facts.node.to_string() }))
+        Ok(Response::new(EchoResponse { message, node_id: self.parts.facts.node.to_string() }))
     }
 
     async fn get_info(&self, _request: Request<GetInfoRequest>) -> Result<Response<GetInfoResponse>, Status> {
-        let facts = &self.facts;
+        let facts = &self.parts.facts;
         Ok(Response::new(GetInfoResponse {
             node_id: facts.node.to_string(),
             cluster_id: facts.cluster.to_string(),
@@ -76,6 +78,7 @@ impl SystemService for System {
             os: sysinfo::System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned()),
             arch: std::env::consts::ARCH.to_owned(),
             pid: std::process::id(),
+            now: Some(Timestamp::from(SystemTime::now())),
         }))
     }
 
@@ -83,11 +86,25 @@ impl SystemService for System {
         &self,
         _request: Request<GetMetricsRequest>,
     ) -> Result<Response<GetMetricsResponse>, Status> {
-        let (readings, started) = (self.readings.clone(), self.facts.started_at);
+        let (readings, started) = (self.readings.clone(), self.parts.facts.started_at);
         // Reads /proc.
         let read = tokio::task::spawn_blocking(move || read(&readings, started)).await;
         let answer = read.map_err(Fault::internal).and_then(|answer| answer.map_err(Fault::internal));
         answer.map(Response::new).map_err(|fault| fault.to_status())
+    }
+
+    async fn get_config(
+        &self,
+        _request: Request<GetConfigRequest>,
+    ) -> Result<Response<GetConfigResponse>, Status> {
+        settings::in_force(&self.parts).map(Response::new).map_err(|fault| fault.to_status())
+    }
+
+    async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
+        let dry_run = request.get_ref().dry_run;
+        let answer = settings::reload(&self.parts, dry_run).await.map_err(|fault| fault.to_status())?;
+        note(request.extensions(), || settings::outcome(&answer, dry_run));
+        Ok(Response::new(answer))
     }
 }
 

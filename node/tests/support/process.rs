@@ -183,11 +183,16 @@ impl TestNode {
 
     /// Changes its configuration file, asks it to read that again, and waits until it says `text` about it.
     pub async fn reloads(&mut self, adjust: impl FnOnce(NodeConfig) -> NodeConfig, text: &str) -> String {
-        self.config = adjust(self.config.clone());
-        write(&self.config, self.home.path());
+        self.rewrite(adjust);
         let before = self.log().len();
         self.signal(rustix::process::Signal::HUP);
         self.logs_after(before, text).await
+    }
+
+    /// Changes its configuration file.
+    pub fn rewrite(&mut self, adjust: impl FnOnce(NodeConfig) -> NodeConfig) {
+        self.config = adjust(self.config.clone());
+        write(&self.config, self.home.path());
     }
 
     /// Where it keeps its state.

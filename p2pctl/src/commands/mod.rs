@@ -75,7 +75,7 @@ pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),
         Command::Context(command) => context::run(&command, output),
-        Command::Config(command) => config::run(&command, output),
+        Command::Config(command) => block_on(config::run(&command, &session, output)),
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),

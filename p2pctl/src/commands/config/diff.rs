@@ -1,9 +1,10 @@
 //! `p2pctl config diff`
 
-use super::{default_of, entries, file::FileOption, render};
+use super::{default_of, entries, file::FileOption, render, running};
 use crate::{
     error::{Exit, Outcome},
     output::{Output, table::Table},
+    session::Session,
 };
 use clap::Args;
 use p2p_node::config::{self, Key, parse_duration};
@@ -11,17 +12,23 @@ use serde::Serialize;
 use serde_yaml::Value;
 use std::time::Duration;
 
-/// Shows in what a configuration file differs from the defaults
+/// Shows in what a configuration file differs from the defaults, or from what the running node has in force
 ///
-/// Use it to see at a glance what is special about a node. A key that the file gives its default value is not listed.
+/// Use it to see at a glance what is special about a node: a key that the file gives its default value is not listed.
+/// With --running, see what of the file is not in force, and why: it was not reloaded, waits for a restart, or the
+/// node's environment or --set say otherwise. That takes an admin, or the node's user over its socket.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   p2pctl config diff --file config/worker.yaml
-  p2pctl config diff --file config/coordinator.yaml -o json")]
+  p2pctl config diff --file config/coordinator.yaml -o json
+  p2pctl config diff --running --file config/coordinator.yaml")]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     file: FileOption,
+    /// Compare with the node that is connected to, instead of the defaults
+    #[arg(long)]
+    pub(super) running: bool,
 }
 
 #[derive(Serialize)]
@@ -33,8 +40,12 @@ struct Difference {
 }
 
 /// Runs the verb.
-pub(super) fn run(args: &DiffArgs, output: &Output) -> Outcome {
-    let entries = entries(&args.file.read()?)?;
+pub(super) async fn run(args: &DiffArgs, session: &Session<'_>, output: &Output) -> Outcome {
+    let file = args.file.read()?;
+    if args.running {
+        return running::diff(&file, session, output).await;
+    }
+    let entries = entries(&file)?;
     let difference = |key: &'static Key| {
         let (_, value) = entries.iter().find(|(name, value)| name == key.name && !value.is_null())?;
         let default = default_of(key);

@@ -22,7 +22,7 @@ pub(super) fn when(effect: TakesEffect) -> &'static str {
 pub(super) fn sentence(effect: TakesEffect) -> &'static str {
     match effect {
         TakesEffect::AtReload => {
-            "the running node takes it over at a reload (systemctl reload p2p-node, or SIGHUP)"
+            "the running node takes it over at a reload (`p2pctl config reload`, or SIGHUP)"
         }
         TakesEffect::AtStart => "it takes effect when the node is started again",
     }

@@ -1,4 +1,4 @@
-//! `p2pctl config`: the configuration file of a node. Nothing here connects to one.
+//! `p2pctl config`: the configuration file of a node; and, where that is asked for, what the node has of it in force.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -8,6 +8,8 @@
 //! | [`effect`] | when a running node takes a value over |
 //! | [`render`] | values as YAML text |
 //! | [`patch`] | a change as `diff -u` shows it |
+//! | [`reload`] | a running node reads its file anew |
+//! | [`running`] | a file compared with what a running node has in force |
 //!
 //! ```text
 //! file ─ layout ─ edit (splice) ─ read again as the node reads it ─ compared with what was meant ─ replaced whole
@@ -22,7 +24,9 @@ mod get;
 mod init;
 mod layout;
 mod patch;
+mod reload;
 mod render;
+mod running;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -32,6 +36,7 @@ mod validate;
 use crate::{
     error::{Failure, Outcome},
     output::Output,
+    session::Session,
 };
 use clap::Subcommand;
 use file::ConfigFile;
@@ -47,18 +52,33 @@ pub(crate) enum ConfigCommand {
     Validate(validate::ValidateArgs),
     Diff(diff::DiffArgs),
     ShowDefaults(defaults::ShowDefaultsArgs),
+    Reload(reload::ReloadArgs),
+}
+
+impl ConfigCommand {
+    /// Whether it connects to a node.
+    pub(crate) fn connects(&self) -> bool {
+        match self {
+            Self::Reload(_) => true,
+            Self::Set(args) => args.edit.reload,
+            Self::Unset(args) => args.edit.reload,
+            Self::Diff(args) => args.running,
+            Self::Init(_) | Self::Get(_) | Self::Validate(_) | Self::ShowDefaults(_) => false,
+        }
+    }
 }
 
 /// Runs the verb.
-pub(crate) fn run(command: &ConfigCommand, output: &Output) -> Outcome {
+pub(crate) async fn run(command: &ConfigCommand, session: &Session<'_>, output: &Output) -> Outcome {
     match command {
         ConfigCommand::Init(args) => init::run(args, output),
         ConfigCommand::Get(args) => get::run(args, output),
-        ConfigCommand::Set(args) => set::run(args, output),
-        ConfigCommand::Unset(args) => unset::run(args, output),
+        ConfigCommand::Set(args) => set::run(args, session, output).await,
+        ConfigCommand::Unset(args) => unset::run(args, session, output).await,
         ConfigCommand::Validate(args) => validate::run(args, output),
-        ConfigCommand::Diff(args) => diff::run(args, output),
+        ConfigCommand::Diff(args) => diff::run(args, session, output).await,
         ConfigCommand::ShowDefaults(args) => defaults::run(args, output),
+        ConfigCommand::Reload(args) => reload::run(args, session, output).await,
     }
 }
 

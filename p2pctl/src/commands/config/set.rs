@@ -4,11 +4,13 @@ use super::{
     edit::{EditError, edit},
     effect, entries,
     file::{ConfigFile, FileOption, key},
+    reload::{self, Reload},
     render,
 };
 use crate::{
     error::{Exit, Failure, Outcome},
     output::Output,
+    session::Session,
 };
 use clap::Args;
 use p2p_node::config::{Config, ConfigError, Key, raw};
@@ -20,7 +22,7 @@ use serde_yaml::Value;
 /// Use it instead of an editor, by hand or in scripts: comments, order and quoting stay as they are, a value that the
 /// node would refuse is refused here with the same words, and the file is replaced whole or not at all. VALUE is YAML,
 /// as in --set of p2p-node: 9001, true, 30s, '["10.0.0.5:8001"]'. What is printed says when the value takes effect: at a
-/// reload, or when the node is started again.
+/// reload, or when the node is started again; --reload has the running node read its file at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +30,8 @@ Examples:
   p2pctl config set log_level info,p2p_node=debug --file config/worker.yaml
   p2pctl config set coordinator_addresses '[\"10.0.0.5:8001\", \"10.0.0.6:8001\"]' \\
       --file config/worker.yaml
-  p2pctl config set labels '{disk: ssd}' --file config/worker.yaml")]
+  p2pctl config set labels '{disk: ssd}' --file config/worker.yaml
+  p2pctl config set log_level debug --reload --file config/worker.yaml")]
 pub(crate) struct SetArgs {
     /// Key to set
     #[arg(value_name = "KEY")]
@@ -37,7 +40,7 @@ pub(crate) struct SetArgs {
     #[arg(allow_hyphen_values = true)]
     value: String,
     #[command(flatten)]
-    edit: EditOptions,
+    pub(super) edit: EditOptions,
 }
 
 /// What every edit takes.
@@ -48,6 +51,9 @@ pub(super) struct EditOptions {
     /// Show the change as `diff -u` does, and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Then have the node that is connected to read its configuration anew, as `config reload` does
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) reload: bool,
 }
 
 /// What became of a setting.
@@ -61,10 +67,12 @@ struct Change<'a> {
     written: bool,
     takes_effect: &'static str,
     diff: &'a str,
+    /// What the running node made of it, with --reload.
+    reload: Option<&'a Reload>,
 }
 
 /// Runs the verb.
-pub(super) fn run(args: &SetArgs, output: &Output) -> Outcome {
+pub(super) async fn run(args: &SetArgs, session: &Session<'_>, output: &Output) -> Outcome {
     let key = key(&args.name)?;
     let value = raw::value(&args.value, key.name).map_err(|errors| Failure::usage(errors.to_string()))?;
     if value.is_null() {
@@ -73,14 +81,15 @@ pub(super) fn run(args: &SetArgs, output: &Output) -> Outcome {
             key.name
         )));
     }
-    change(&args.edit, key, Some(&value), output)
+    change(&args.edit, key, Some(&value), session, output).await
 }
 
 /// Gives `key` the value, or takes it out.
-pub(super) fn change(
+pub(super) async fn change(
     options: &EditOptions,
     setting: &'static Key,
     value: Option<&Value>,
+    session: &Session<'_>,
     output: &Output,
 ) -> Outcome {
     let key = setting.name;
@@ -97,27 +106,51 @@ pub(super) fn change(
             file.replace(&text)?;
         }
     }
+    // Others may edit it from here on, also while the node reads it.
+    let (name, before) = (file.name(), before.cloned());
+    drop(file);
     let changed = splice.is_some();
+    let reload = if options.reload { Some(reload::ask(session, false).await) } else { None };
+    let done = reload.as_ref().and_then(|reload| reload.as_ref().ok());
     let change = Change {
-        file: file.name(),
+        file: name.clone(),
         key,
-        before,
+        before: before.as_ref(),
         after: value,
         changed,
         written: changed && !options.dry_run,
         takes_effect: effect::word(setting.takes_effect),
         diff: &patch,
+        reload: done,
     };
     output.object("ConfigChange", &change, |_| match options.dry_run {
         true => patch.clone(),
-        false => sentence(key, before, value, changed),
+        false => {
+            let reloaded = done.map(Reload::text).unwrap_or_default();
+            sentence(key, before.as_ref(), value, changed) + &reloaded
+        }
     })?;
-    if change.written {
-        output.note(&format!("{} is written; {}.", file.name(), effect::sentence(setting.takes_effect)));
+    if change.written && reload.is_none() {
+        output.note(&format!("{name} is written; {}.", effect::sentence(setting.takes_effect)));
     } else if options.dry_run && !changed {
         output.note("Nothing would change.");
     }
-    Ok(Exit::Success)
+    match reload {
+        None => Ok(Exit::Success),
+        Some(Err(failure)) if changed => Err(failure.hint(&format!("The change of {name} is written"))),
+        Some(Err(failure)) => Err(failure),
+        Some(Ok(done)) => {
+            if changed && done.accepted() && !done.names(key) {
+                output.note(&format!(
+                    "The node at {} reads {}: there {key} has the value in force, or its environment or --set override it.",
+                    session.global().endpoint,
+                    done.file()
+                ));
+            }
+            done.advise(output);
+            Ok(done.exit())
+        }
+    }
 }
 
 fn sentence(key: &str, before: Option<&Value>, after: Option<&Value>, changed: bool) -> String {

@@ -4,7 +4,7 @@ use super::{
     file::key,
     set::{EditOptions, change},
 };
-use crate::{error::Outcome, output::Output};
+use crate::{error::Outcome, output::Output, session::Session};
 use clap::Args;
 
 /// Takes a setting out of a configuration file, so that its default holds
@@ -22,10 +22,10 @@ pub(crate) struct UnsetArgs {
     #[arg(value_name = "KEY")]
     name: String,
     #[command(flatten)]
-    edit: EditOptions,
+    pub(super) edit: EditOptions,
 }
 
 /// Runs the verb.
-pub(super) fn run(args: &UnsetArgs, output: &Output) -> Outcome {
-    change(&args.edit, key(&args.name)?, None, output)
+pub(super) async fn run(args: &UnsetArgs, session: &Session<'_>, output: &Output) -> Outcome {
+    change(&args.edit, key(&args.name)?, None, session, output).await
 }

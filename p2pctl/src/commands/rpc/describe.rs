@@ -148,7 +148,7 @@ mod tests {
             text(&description),
             r#"package p2p.v1;
 
-// Facts about one node. Every node provides it.
+// Facts about one node, and its settings. Every node provides it.
 service SystemService {
   // Returns what it was sent, and who answered.
   rpc Echo(EchoRequest) returns (EchoResponse) {
