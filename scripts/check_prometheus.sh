@@ -32,6 +32,8 @@ bin=${CARGO_TARGET_DIR:-target}/$profile
 mkdir -p "$tools"
 # shellcheck source=scripts/lib/prometheus.sh
 . scripts/lib/prometheus.sh
+# shellcheck source=scripts/lib/dev_cluster.sh
+. scripts/lib/dev_cluster.sh
 promtool=$(prometheus_program promtool "$tools")
 prometheus=$(prometheus_program prometheus "$tools")
 if [ -z "$promtool" ] || [ -z "$prometheus" ]; then
@@ -62,18 +64,7 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 echo "==> a cluster of three"
-"$bin/p2pctl" dev --dir "$work/dev" --base-port "$base_port" --workers 2 >"$work/dev.log" 2>&1 &
-pids=$!
-waited=0
-until grep -q 'is ready after' "$work/dev.log"; do
-    sleep 0.1
-    waited=$((waited + 1))
-    if [ $waited -gt 300 ] || ! kill -0 "$pids" 2>/dev/null; then
-        cat "$work/dev.log" >&2
-        echo "the cluster did not start" >&2
-        exit 1
-    fi
-done
+start_dev_cluster "$bin" "$work" "$base_port"
 
 entry=127.0.0.1:$base_port
 certs=$work/dev/certs

@@ -52,6 +52,8 @@ fi
 
 # shellcheck source=scripts/lib/prometheus.sh
 . scripts/lib/prometheus.sh
+# shellcheck source=scripts/lib/dev_cluster.sh
+. scripts/lib/dev_cluster.sh
 promtool=$(prometheus_program promtool "$tools")
 
 # --- Cluster ---------------------------------------------------------------------------------------------------
@@ -69,22 +71,11 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-"$bin/p2pctl" dev --dir "$work/dev" --base-port "$base_port" --workers 2 >"$work/dev.log" 2>&1 &
-pids=$!
 greeter_port=$((base_port + 3))
 certs=$work/dev/certs
 entry=127.0.0.1:$base_port # the coordinator: provides no greeter
 
-waited=0
-until grep -q 'is ready after' "$work/dev.log"; do
-    sleep 0.1
-    waited=$((waited + 1))
-    if [ $waited -gt 200 ] || ! kill -0 "$pids" 2>/dev/null; then
-        cat "$work/dev.log" >&2
-        echo "the cluster did not start" >&2
-        exit 1
-    fi
-done
+start_dev_cluster "$bin" "$work" "$base_port"
 
 "$bin/p2pctl" certs generate --out "$certs" --node greeter-1 >/dev/null
 cat >"$work/greeter.yaml" <<YAML

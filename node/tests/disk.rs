@@ -83,6 +83,17 @@ async fn saved(state: &Path) {
     .await;
 }
 
+/// A coordinator whose state is there.
+async fn coordinator_on(disk: &Tmpfs, certificates: &Certificates) -> (TestNode, Client) {
+    let config = certificates
+        .config("c1")
+        .set("state_directory", &disk.at.path().display().to_string())
+        .set("state_autosave_interval", "100ms");
+    let node = TestNode::start(Binary::Node, config).await;
+    let admin = certificates.client(&node, "admin").await;
+    (node, admin)
+}
+
 async fn killed(mut node: TestNode) -> TestNode {
     node.signal(Signal::KILL);
     node.ends().await;
@@ -93,12 +104,7 @@ async fn killed(mut node: TestNode) -> TestNode {
 async fn a_full_disk_refuses_what_cannot_be_kept_and_nothing_else() {
     let Some(disk) = Tmpfs::new() else { return };
     let certificates = Certificates::new(&["c1:coordinator"]);
-    let config = certificates
-        .config("c1")
-        .set("state_directory", &disk.at.path().display().to_string())
-        .set("state_autosave_interval", "100ms");
-    let mut node = TestNode::start(Binary::Node, config).await;
-    let admin = certificates.client(&node, "admin").await;
+    let (mut node, admin) = coordinator_on(&disk, &certificates).await;
     let mut kept = BTreeSet::new();
     let filler = disk.fill();
     let refused = 'refused: {
@@ -131,12 +137,7 @@ async fn a_full_disk_refuses_what_cannot_be_kept_and_nothing_else() {
 async fn a_disk_that_has_become_read_only_is_said_and_no_reason_to_stop() {
     let Some(disk) = Tmpfs::new() else { return };
     let certificates = Certificates::new(&["c1:coordinator"]);
-    let config = certificates
-        .config("c1")
-        .set("state_directory", &disk.at.path().display().to_string())
-        .set("state_autosave_interval", "100ms");
-    let mut node = TestNode::start(Binary::Node, config).await;
-    let admin = certificates.client(&node, "admin").await;
+    let (mut node, admin) = coordinator_on(&disk, &certificates).await;
     if !disk.make_read_only() {
         return;
     }
