@@ -6,10 +6,11 @@ use super::{
     expiry::Expiry,
     local::{self, Reread},
     preface::PrefaceDeadline,
+    whole::WholeBody,
 };
 use crate::{
     auth::Connection,
-    identity::{PeerCertificate, explain},
+    identity::{IdentityStore, PeerCertificate, explain},
     peer,
     revocation::LiveConnection,
     shutdown::{Phase, ShutdownWatch},
@@ -21,9 +22,10 @@ use p2p_core::{NodeId, Principal, Role};
 use rustls_pki_types::UnixTime;
 use std::{
     convert::Infallible,
+    error::Error as _,
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -98,10 +100,25 @@ impl Refusal {
     }
 }
 
+/// A connection of which it is known who is at its other end.
+struct Proven<S> {
+    stream: S,
+    http2: bool,
+    connection: Arc<Connection>,
+    /// Closes it when what it rests on is revoked.
+    live: LiveConnection,
+}
+
+impl<S> Proven<S> {
+    fn new(stream: S, http2: bool, connection: Connection, live: LiveConnection) -> Self {
+        Self { stream, http2, connection: Arc::new(connection.closed_by(live.clone())), live }
+    }
+}
+
 /// Serves one connection from its first byte to its last. Many clients stand behind a peer that is `exempt`.
 pub(super) async fn serve(
     server: &Arc<Server>,
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     peer: SocketAddr,
     exempt: bool,
     ticket: Arc<Ticket>,
@@ -120,52 +137,64 @@ pub(super) async fn serve(
             };
             let http2 = first[..read] == *b"PRI";
             let live = server.revocations.live().register(connection.principal.clone(), Vec::new());
-            speak_http(server, tcp, http2, connection, live, ticket, shutdown).await
+            speak_http(server, Proven::new(tcp, http2, connection, live), ticket, shutdown).await
         }
         Security::Tls(identity) => {
             let failures = server.stack.limits().failures();
             if !exempt && failures.check(peer.ip()).is_err() {
                 return Err(Refusal::Blocked);
             }
-            let acceptor = TlsAcceptor::from(identity.current().server_config());
-            let handshake = tokio::time::timeout(server.admission.limits().handshake, async {
-                expect_tls(&mut tcp).await?;
-                match acceptor.accept(tcp).into_fallible().await {
-                    Ok(tls) => Ok(tls),
-                    Err((error, mut tcp)) => {
-                        if shows_bad_evidence(&error) {
-                            failures.note(peer.ip());
-                        }
-                        // The alert says why; a connection that is reset would take it along.
-                        tcp.shutdown().await?;
-                        linger(&mut tcp).await;
-                        Err(Refusal::Handshake(explain::handshake(&error)))
-                    }
-                }
-            });
+            // Boxed: an open connection would keep the room that only its handshake needs.
+            let proof = Box::pin(prove(server, identity, tcp, peer, &ticket));
             // Who has not finished its handshake when the node drains has nothing in flight.
-            let tls = tokio::select! {
-                tls = handshake => tls.map_err(|_elapsed| Refusal::Timeout)??,
+            let proven = tokio::select! {
+                proven = proof => proven?,
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             };
-            let connection = connection_of(&tls, peer).inspect_err(|_| failures.note(peer.ip()))?;
-            if connection.certificate.is_some() {
-                ticket.is_member();
-            }
-            let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-            let vouchers = connection.certificate.as_ref().map(|certificate| certificate.vouchers.clone());
-            let live = server
-                .revocations
-                .live()
-                .register(connection.principal.clone(), vouchers.unwrap_or_default());
-            // A resumed session was not verified again. Asked after it was registered: an eviction in between closes it.
-            if let Some(node) = identity.bans().banned_in(chain) {
-                return Err(Refusal::Evicted(node));
-            }
-            let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            speak_http(server, tls, http2, connection, live, ticket, shutdown).await
+            speak_http(server, proven, ticket, shutdown).await
         }
     }
+}
+
+/// The handshake. The stream is boxed, because it is large and moved several times.
+async fn prove(
+    server: &Server,
+    identity: &IdentityStore,
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    ticket: &Ticket,
+) -> Result<Proven<Box<TlsStream<TcpStream>>>, Refusal> {
+    let failures = server.stack.limits().failures();
+    let acceptor = TlsAcceptor::from(identity.current().server_config());
+    let handshake = tokio::time::timeout(server.admission.limits().handshake, async {
+        expect_tls(&mut tcp).await?;
+        match acceptor.accept(tcp).into_fallible().await {
+            Ok(tls) => Ok(Box::new(tls)),
+            Err((error, mut tcp)) => {
+                if shows_bad_evidence(&error) {
+                    failures.note(peer.ip());
+                }
+                // The alert says why; a connection that is reset would take it along.
+                tcp.shutdown().await?;
+                linger(&mut tcp).await;
+                Err(Refusal::Handshake(explain::handshake(&error)))
+            }
+        }
+    });
+    let tls = handshake.await.map_err(|_elapsed| Refusal::Timeout)??;
+    let connection = connection_of(&tls, peer).inspect_err(|_| failures.note(peer.ip()))?;
+    if connection.certificate.is_some() {
+        ticket.is_member();
+    }
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let vouchers = connection.certificate.as_ref().map(|certificate| certificate.vouchers.clone());
+    let live = server.revocations.live().register(connection.principal.clone(), vouchers.unwrap_or_default());
+    // A resumed session was not verified again. Asked after it was registered: an eviction in between closes it.
+    if let Some(node) = identity.bans().banned_in(chain) {
+        return Err(Refusal::Evicted(node));
+    }
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Proven::new(tls, http2, connection, live))
 }
 
 /// Serves one connection over the local socket.
@@ -186,7 +215,7 @@ pub(super) async fn serve_local(
     };
     let http2 = stream.first() == b"PRI";
     let live = server.revocations.live().register(connection.principal.clone(), Vec::new());
-    speak_http(server, stream, http2, connection, live, ticket, shutdown).await
+    speak_http(server, Proven::new(stream, http2, connection, live), ticket, shutdown).await
 }
 
 /// Whether a handshake failed for the certificate that the client showed, and not for ours.
@@ -316,13 +345,16 @@ impl Ends {
     }
 }
 
+/// Whether h2 ended the connection for streams that were reset (or made to be) more often than it takes.
+fn is_reset_too_often(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 /// Serves HTTP until the client is done, the node drains, or the client's certificate has expired.
 async fn speak_http<S>(
     server: &Arc<Server>,
-    stream: S,
-    http2: bool,
-    connection: Connection,
-    live: LiveConnection,
+    Proven { stream, http2, connection, live }: Proven<S>,
     ticket: Arc<Ticket>,
     shutdown: ShutdownWatch,
 ) -> Result<(), Refusal>
@@ -341,14 +373,14 @@ where
     // Nodes keep their connections as they see fit.
     let of_node = connection.peer().is_some();
     let idle = Some(server.admission.limits().idle).filter(|idle| !idle.is_zero() && !of_node);
-    let (stack, connection) = (server.stack.clone(), Arc::new(connection.closed_by(live.clone())));
+    let stack = server.stack.clone();
     let activity = ticket.activity();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (stack, connection, mut begun) = (stack.clone(), connection.clone(), activity.begin());
+        let (stack, connection, begun) = (stack.clone(), connection.clone(), activity.begin());
+        let request = request.map(|body| WholeBody::new(body, http2, activity.clone()));
         // Boxed, because hyper moves what it is given several times before it runs.
         Box::pin(async move {
             let answer = stack.handle(connection, request).await;
-            begun.answered();
             Ok::<Response<_>, Infallible>(answer.map(|body| body.of_connection(begun)))
         })
     });
@@ -363,22 +395,43 @@ where
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window)
             .keep_alive_interval(keep_alive);
-        let serving = pin!(builder.serve_connection(stream, service));
-        ends.serve(serving, |serving| serving.graceful_shutdown()).await
+        let mut serving = Box::pin(builder.serve_connection(stream, service));
+        ends.serve(serving.as_mut(), |serving| serving.graceful_shutdown()).await
     } else {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(server.admission.limits().preface)
             .max_buf_size(HEADERS_MAX as usize);
-        let serving = pin!(builder.serve_connection(stream, service));
-        ends.serve(serving, |serving| serving.graceful_shutdown()).await
+        let mut serving = Box::pin(builder.serve_connection(stream, service));
+        ends.serve(serving.as_mut(), |serving| serving.graceful_shutdown()).await
     };
     if missed.load(Ordering::Relaxed) {
         return Err(Refusal::Preface);
     }
     if let Err(error) = result {
+        if is_reset_too_often(&error) {
+            server.metrics.ended("resets");
+        }
         tracing::debug!(error = peer::error_chain(&error), "connection ended");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Served<'a, F> = fn(&'a Arc<Server>, TcpStream, SocketAddr, bool, Arc<Ticket>, ShutdownWatch) -> F;
+
+    fn future_size<'a, F: Future>(_: Served<'a, F>) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle connection keeps its future.
+    #[test]
+    fn a_connection_takes_little_room() {
+        let size = future_size(serve);
+        assert!(size <= 2048, "the future of a connection takes {size} bytes");
+    }
 }

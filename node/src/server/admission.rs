@@ -2,14 +2,15 @@
 //!
 //! Three limits: in all, of one address, and of those that have not said anything yet. Where one is reached, the connection
 //! that is worth least makes room: one that has not got as far as HTTP, else a stranger's without a call under way, the
-//! longest idle first. Each has had a moment to prove itself. So ten thousand clients that stall do not keep out the one
-//! that works, and a newcomer is refused only where all others are young, busy, or members.
+//! longest idle first. Each has had a moment to prove itself, unless many others of its address are at the same point. So
+//! ten thousand clients that stall do not keep out the one that works, and a newcomer is refused only where all others are
+//! young, busy, or members.
 
 use super::{ServerLimits, metrics::ConnectionMetrics};
 use crate::limit::client_address;
 use arc_swap::ArcSwap;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -80,36 +81,82 @@ impl Entry {
         locked(&self.ended).get_or_insert(why);
         self.end.cancel();
     }
+
+    /// The milliseconds since it was opened.
+    fn age(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Its client has taken back a call.
+    fn taken_back(&self) {
+        if self.member.load(Ordering::Relaxed) {
+            return;
+        }
+        let window = self.age() / u64::try_from(RESETS_WINDOW.as_millis()).unwrap_or(u64::MAX);
+        let mut resets = locked(&self.resets);
+        *resets = if resets.0 == window { (window, resets.1 + 1) } else { (window, 1) };
+        if resets.1 > RESETS_MAX {
+            self.end(Ended::Resets);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
     open: HashMap<u64, Arc<Entry>>,
+    /// Those that have not spoken, the oldest first.
+    opening: BTreeMap<u64, Arc<Entry>>,
     by_address: HashMap<IpAddr, usize>,
-    /// Those that have not spoken.
-    opening: usize,
+    opening_by_address: HashMap<IpAddr, usize>,
+}
+
+fn one_less(counts: &mut HashMap<IpAddr, usize>, address: IpAddr) {
+    if let Some(count) = counts.get_mut(&address) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&address);
+        }
+    }
 }
 
 impl Table {
-    fn leave_address(&mut self, entry: &Entry) {
+    fn add(&mut self, entry: &Arc<Entry>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.open.insert(number, entry.clone());
+        self.opening.insert(number, entry.clone());
+        if entry.counted.load(Ordering::Relaxed) {
+            for counts in [&mut self.by_address, &mut self.opening_by_address] {
+                *counts.entry(entry.address).or_default() += 1;
+            }
+        }
+        number
+    }
+
+    /// It is not one of those that have not spoken any more.
+    fn leave_opening(&mut self, number: u64) {
+        if let Some(entry) = self.opening.remove(&number)
+            && entry.counted.load(Ordering::Relaxed)
+        {
+            one_less(&mut self.opening_by_address, entry.address);
+        }
+    }
+
+    fn leave_address(&mut self, number: u64, entry: &Entry) {
         if !entry.counted.swap(false, Ordering::Relaxed) {
             return;
         }
-        if let Some(count) = self.by_address.get_mut(&entry.address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&entry.address);
-            }
+        one_less(&mut self.by_address, entry.address);
+        if self.opening.contains_key(&number) {
+            one_less(&mut self.opening_by_address, entry.address);
         }
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<Entry>> {
         let entry = self.open.remove(&number)?;
-        if !entry.speaks.load(Ordering::Relaxed) {
-            self.opening -= 1;
-        }
-        self.leave_address(&entry);
+        self.leave_opening(number);
+        self.leave_address(number, &entry);
         Some(entry)
     }
 
@@ -117,11 +164,34 @@ impl Table {
     fn make_room(&mut self, now: Instant, fit: impl Fn(&Entry) -> bool) -> bool {
         let yielding = self.open.iter().filter(|(_, entry)| fit(entry));
         let yielding = yielding.filter_map(|(number, entry)| Some((entry.yields(now)?, *number)));
-        let Some((_, least)) = yielding.max() else { return false };
-        if let Some(entry) = self.remove(least) {
+        let least = yielding.max().map(|(_, number)| number);
+        self.end(least)
+    }
+
+    /// Ends one that has not spoken: of the address that has the most of them, if `newcomer` will have less than half as many
+    /// (or is of none in particular); else the oldest. So who opens thousands a second keeps out only itself.
+    fn make_room_to_open(&mut self, now: Instant, newcomer: Option<IpAddr>) -> bool {
+        let own =
+            newcomer.and_then(|address| self.opening_by_address.get(&address)).copied().unwrap_or_default();
+        let most = self.opening_by_address.iter().max_by_key(|(_, count)| **count);
+        let most = most.filter(|(_, count)| **count > 2 * (own + 1)).map(|(address, _)| *address);
+        let least = match most {
+            Some(address) => self
+                .opening
+                .iter()
+                .find(|(_, entry)| entry.address == address && entry.counted.load(Ordering::Relaxed)),
+            None => self.opening.iter().next().filter(|(_, oldest)| oldest.yields(now).is_some()),
+        };
+        let least = least.map(|(number, _)| *number);
+        self.end(least)
+    }
+
+    fn end(&mut self, number: Option<u64>) -> bool {
+        let ended = number.and_then(|number| self.remove(number));
+        if let Some(entry) = &ended {
             entry.end(Ended::Room);
         }
-        true
+        ended.is_some()
     }
 }
 
@@ -168,8 +238,8 @@ impl Admission {
                 return Err("address_limit");
             }
         }
-        if table.opening >= limits.opening
-            && !table.make_room(now, |entry| !entry.speaks.load(Ordering::Relaxed))
+        if table.opening.len() >= limits.opening
+            && !table.make_room_to_open(now, (!exempt).then_some(address))
         {
             return Err("opening_limit");
         }
@@ -188,13 +258,7 @@ impl Admission {
             ended: Mutex::default(),
             end: CancellationToken::new(),
         });
-        let number = table.next;
-        table.next += 1;
-        table.open.insert(number, entry.clone());
-        table.opening += 1;
-        if !exempt {
-            *table.by_address.entry(address).or_default() += 1;
-        }
+        let number = table.add(&entry);
         self.show(&table);
         drop(table);
         Ok(Ticket { admission: self.clone(), number, entry })
@@ -203,7 +267,7 @@ impl Admission {
     fn show(&self, table: &Table) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.open.set(number(table.open.len()));
-        self.metrics.opening.set(number(table.opening));
+        self.metrics.opening.set(number(table.opening.len()));
     }
 }
 
@@ -221,7 +285,7 @@ impl Ticket {
         let mut table = locked(&self.admission.table);
         // Who has had to make room is no longer counted.
         if table.open.contains_key(&self.number) && !self.entry.speaks.swap(true, Ordering::Relaxed) {
-            table.opening -= 1;
+            table.leave_opening(self.number);
             self.admission.show(&table);
         }
     }
@@ -230,7 +294,7 @@ impl Ticket {
     /// others, and makes room for nobody.
     pub(super) fn is_member(&self) {
         self.entry.member.store(true, Ordering::Relaxed);
-        locked(&self.admission.table).leave_address(&self.entry);
+        locked(&self.admission.table).leave_address(self.number, &self.entry);
     }
 
     /// It is ended because it has had nothing to do for long.
@@ -288,9 +352,15 @@ impl Activity {
         self.0.calls.fetch_add(1, Ordering::Relaxed);
         Begun { entry: self.0.clone(), answered: false }
     }
+
+    /// A request has broken off. Whoever reads it may answer that at once, as if it had been a call. It may count twice, if
+    /// its call is dropped before that.
+    pub(super) fn broke_off(&self) {
+        self.0.taken_back();
+    }
 }
 
-/// A call that has begun. If it is dropped before it is answered, its client took it back.
+/// A call that has begun. If it is dropped before any of its answer was fetched, its client took it back.
 #[derive(Debug)]
 pub(super) struct Begun {
     entry: Arc<Entry>,
@@ -298,7 +368,7 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// It has an answer, which may still be on its way.
+    /// Its answer is being fetched, or it was one.
     pub(super) fn answered(&mut self) {
         self.answered = true;
     }
@@ -307,17 +377,10 @@ impl Begun {
 impl Drop for Begun {
     fn drop(&mut self) {
         let entry = &self.entry;
-        let since = u64::try_from(entry.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        entry.idle_since.store(since, Ordering::Relaxed);
+        entry.idle_since.store(entry.age(), Ordering::Relaxed);
         entry.calls.fetch_sub(1, Ordering::Relaxed);
-        if self.answered || entry.member.load(Ordering::Relaxed) {
-            return;
-        }
-        let window = since / u64::try_from(RESETS_WINDOW.as_millis()).unwrap_or(u64::MAX);
-        let mut resets = locked(&entry.resets);
-        *resets = if resets.0 == window { (window, resets.1 + 1) } else { (window, 1) };
-        if resets.1 > RESETS_MAX {
-            entry.end(Ended::Resets);
+        if !self.answered {
+            entry.taken_back();
         }
     }
 }
@@ -361,7 +424,31 @@ mod tests {
         assert!(is_ended(&first) && !is_ended(&second) && !is_ended(&third));
         drop((first, second, third, fourth));
         let table = locked(&admission.table);
-        assert!(table.open.is_empty() && table.by_address.is_empty() && table.opening == 0, "{table:?}");
+        assert!(table.open.is_empty() && table.opening.is_empty(), "{table:?}");
+        assert!(table.by_address.is_empty() && table.opening_by_address.is_empty(), "{table:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_opens_connections_without_end_keeps_out_only_itself() {
+        let admission = admission(100, 100, 6);
+        let flood: Vec<Ticket> = (0..5).map(|_| admission.admit(A, false).expect("room")).collect();
+        let first = admission.admit(B, false).expect("room");
+        // All are young, so the age of none speaks against it.
+        let second = admission.admit(B, false).expect("one of those who have many makes room");
+        assert_eq!(
+            admission.admit(B, false).expect_err("three are not much less than four"),
+            "opening_limit"
+        );
+        assert_eq!(admission.admit(A, false).expect_err("the flood itself"), "opening_limit");
+        assert_eq!(flood.iter().map(is_ended).collect::<Vec<_>>(), [true, false, false, false, false]);
+        assert!(!is_ended(&first) && !is_ended(&second));
+        // Members do not count for their address, also before they have spoken.
+        flood[1..4].iter().for_each(Ticket::is_member);
+        let none = admission.admit(IpAddr::from([192, 0, 2, 3]), false);
+        assert_eq!(none.expect_err("one of A, two of B, three members"), "opening_limit");
+        drop((flood, first, second));
+        let table = locked(&admission.table);
+        assert!(table.opening.is_empty() && table.opening_by_address.is_empty(), "{table:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -419,12 +506,11 @@ mod tests {
         for _ in 0..RESETS_MAX {
             drop(ticket.activity().begin());
             ticket.activity().begin().answered();
+            node.activity().broke_off();
         }
         assert!(!is_ended(&ticket));
-        for _ in 0..=RESETS_MAX {
-            drop(ticket.activity().begin());
-            drop(node.activity().begin());
-        }
+        ticket.activity().broke_off();
+        drop(node.activity().begin());
         assert!(is_ended(&ticket) && !is_ended(&node));
     }
 

@@ -122,7 +122,10 @@ impl AnswerBody {
     }
 
     /// The same, of a call that has begun on its connection.
-    pub(super) fn of_connection(self, begun: Begun) -> Self {
+    pub(super) fn of_connection(self, mut begun: Begun) -> Self {
+        if self.is_end_stream() {
+            begun.answered();
+        }
         Self { begun: Some(begun), ..self }
     }
 
@@ -144,6 +147,9 @@ impl AnswerBody {
     /// Ends the answer, and with it the call behind it.
     fn end(&mut self, fault: &Fault) -> Frame<Bytes> {
         self.inner = Body::empty();
+        if let Some(begun) = &mut self.begun {
+            begun.answered();
+        }
         (self.deadline, self.withdrawn, self.slot, self.begun) = (None, None, None, None);
         let frame = Frame::trailers(fault.to_trailers());
         if let (Some(mut call), Some(trailers)) = (self.call.take(), frame.trailers_ref()) {
@@ -176,7 +182,11 @@ impl HttpBody for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.inner).poll_frame(context) {
+        let polled = Pin::new(&mut this.inner).poll_frame(context);
+        if let (Poll::Ready(_), Some(begun)) = (&polled, &mut this.begun) {
+            begun.answered();
+        }
+        match polled {
             // An answer that pours never waits, so time is looked at here, too; and what fails because its request was cut
             // off ends with why it was.
             Poll::Ready(Some(frame))

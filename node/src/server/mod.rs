@@ -9,6 +9,7 @@
 //! | `preface` | the deadline for a connection's first bytes |
 //! | [`stack`] | one request's life |
 //! | `answer` | an answer's body: deadline, and what is counted when it ends |
+//! | `whole` | a request's body: whether it breaks off |
 
 mod accept;
 mod admission;
@@ -20,10 +21,12 @@ pub mod local;
 mod metrics;
 mod preface;
 pub mod stack;
+mod whole;
 
 pub use answer::AnswerBody;
 pub use local::LocalSocket;
 pub use stack::Stack;
+pub use whole::WholeBody;
 
 use crate::{
     config::{Config, Network},

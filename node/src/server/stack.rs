@@ -9,6 +9,7 @@ use super::{
     answer::{AnswerBody, Call},
     ask::AskBody,
     idle::{Activity, first},
+    whole::WholeBody,
 };
 use crate::{
     audit::{Act, Audit, Note},
@@ -24,7 +25,6 @@ use crate::{
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use p2p_core::{Principal, method::StreamingKind};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -82,7 +82,7 @@ impl Stack {
     pub fn handle(
         &self,
         connection: Arc<Connection>,
-        request: Request<Incoming>,
+        request: Request<WholeBody>,
     ) -> impl Future<Output = Response<AnswerBody>> {
         // Not async itself: the request would take its room twice.
         self.answer(connection, request.map(Body::new))
@@ -374,7 +374,7 @@ fn for_stranger(fault: Fault, caller: &Caller) -> Fault {
 mod tests {
     use super::*;
 
-    fn future_size<'a, F: Future>(_: fn(&'a Stack, Arc<Connection>, Request<Incoming>) -> F) -> usize {
+    fn future_size<'a, F: Future>(_: fn(&'a Stack, Arc<Connection>, Request<WholeBody>) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -6,6 +6,7 @@
 //! | `connections` | bytes and certificates that are no client's |
 //! | `admission` | clients that take more than their share of connections, calls and verifying |
 //! | `requests` | requests of those who may connect |
+//! | `resets` | calls that are begun and taken back without end |
 //! | `answers` | what a service answers against its own descriptors |
 //! | `gossip` | records that a node with a valid certificate must not get through |
 //! | `envelope` | compressed frames that lie about what they hold |
@@ -20,6 +21,7 @@ mod flood;
 mod gossip;
 mod identity;
 mod requests;
+mod resets;
 mod start;
 #[path = "../support/mod.rs"]
 mod support;
