@@ -59,16 +59,27 @@ pub(crate) async fn secured(
 
 /// Who connects, and whom it trusts; for HTTP/2.
 pub(crate) fn client_config(files: &TlsFiles) -> anyhow::Result<rustls::ClientConfig> {
+    let chain = CertificateDer::pem_file_iter(&files.cert)?.collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)?;
+    let mut config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots(files)?)
+        .with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// The same without a certificate of its own.
+pub(crate) fn stranger_config(files: &TlsFiles) -> anyhow::Result<rustls::ClientConfig> {
+    let builder = rustls::ClientConfig::builder().with_root_certificates(roots(files)?);
+    Ok(builder.with_no_client_auth())
+}
+
+fn roots(files: &TlsFiles) -> anyhow::Result<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(&files.ca)? {
         roots.add(certificate?)?;
     }
-    let chain = CertificateDer::pem_file_iter(&files.cert)?.collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)?;
-    let mut config =
-        rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok(roots)
 }
 
 /// A call of one of the greeter's methods.

@@ -5,7 +5,8 @@
 //! | `bare` | what we compare with: the greeter on tonic's own server, on one thread |
 //! | `load` `stream` | closed-loop drivers of unary calls, and of messages on streams, over TLS |
 //! | `nats` | the same load as requests over a NATS server |
-//! | `idle` | what idle connections cost |
+//! | `idle` `loris` | what idle connections cost, and clients that hold theirs and say next to nothing |
+//! | `flood` | a client that takes more than its share, for scripts/measure_flood.py |
 //! | `pace` | an open-loop driver at a fixed rate, which counts failures, for scripts/measure_failover.py |
 //! | `token` | verification of access tokens against the bare library call |
 //! | `durable` | acknowledged revocations beside a bare loop of fsync, for scripts/measure_revocations.py |
@@ -16,9 +17,11 @@
 
 mod bare;
 mod durable;
+mod flood;
 mod grpc;
 mod idle;
 mod load;
+mod loris;
 mod measure;
 mod nats;
 mod pace;
@@ -54,6 +57,10 @@ enum Part {
     Bulk(stream::BulkArgs),
     /// Opens connections that stay idle and prints one line of JSON
     Idle(idle::IdleArgs),
+    /// Holds connections and says next to nothing, and prints one line of JSON
+    Loris(loris::LorisArgs),
+    /// Calls demo.v1.Greeter/SayHello without a pause, refused or not, and prints one line of JSON
+    Flood(flood::FloodArgs),
     /// Request-reply over a NATS server
     Nats(nats::NatsArgs),
     /// Calls demo.v1.Greeter/SayHello at a fixed rate and prints one line of JSON
@@ -89,6 +96,8 @@ fn main() -> anyhow::Result<()> {
         Part::Stream(args) => stream::run(&args),
         Part::Bulk(args) => stream::bulk(&args),
         Part::Idle(args) => idle::run(&args),
+        Part::Loris(args) => loris::run(&args),
+        Part::Flood(args) => flood::run(&args),
         Part::Nats(args) => nats::run(&args),
         Part::Pace(args) => pace::run(&args),
         Part::Token(args) => token::run(&args),

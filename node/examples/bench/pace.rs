@@ -34,6 +34,9 @@ pub(crate) struct PaceArgs {
     others: Vec<SocketAddr>,
     #[command(flatten)]
     tls: TlsFiles,
+    /// An access token to send with every call; not with --or
+    #[arg(long, conflicts_with = "others")]
+    token: Option<String>,
     /// Calls a second
     #[arg(long, default_value_t = 1000)]
     rate: u32,
@@ -74,7 +77,7 @@ impl Through {
         let (address, message) = (args.address, grpc::greeting(grpc::NAME_BYTES));
         if args.others.is_empty() {
             let sender = grpc::connect(address, Arc::new(grpc::client_config(&args.tls)?)).await?;
-            return Ok(Self::One(Caller { sender, address, token: None, message }));
+            return Ok(Self::One(Caller { sender, address, token: args.token.clone(), message }));
         }
         let mut options = ConnectOptions::new(address.to_string().parse()?);
         options.others =
