@@ -7,7 +7,10 @@ use p2p_proto::{
         HealthCheckRequest, HealthCheckResponse, HealthListRequest, health_check_response::ServingStatus,
         health_client::HealthClient,
     },
-    v1::{EchoRequest, GetInfoRequest, GetMetricsRequest},
+    v1::{
+        CallRequest, EchoRequest, GetInfoRequest, GetMetricsRequest, call_request::Payload,
+        rpc_service_client::RpcServiceClient,
+    },
 };
 use prost::Message as _;
 use rustix::process::Signal;
@@ -163,7 +166,8 @@ reflection_test!(reflection_v1alpha_lists_and_describes_services, v1alpha);
 async fn the_system_service_tells_plausible_facts() {
     let certificates = Certificates::new(&["c1:coordinator"]);
     let node = TestNode::start(Binary::Node, certificates.config("c1")).await;
-    let mut system = certificates.client(&node, "admin").await.system();
+    let client = certificates.client(&node, "admin").await;
+    let mut system = client.system();
 
     let echo =
         system.echo(EchoRequest { message: "dźwięk ∞".to_owned() }).await.expect("answered").into_inner();
@@ -191,4 +195,21 @@ async fn the_system_service_tells_plausible_facts() {
     assert!(first.uptime_seconds < 60, "{first:?}");
     let second = system.get_metrics(GetMetricsRequest {}).await.expect("answered").into_inner();
     assert!(second.process_cpu_seconds >= first.process_cpu_seconds, "{second:?}");
+
+    // One echo so far. Generic calls count as what they call, whatever they were told.
+    let [first, second] = [first, second].map(|answer| answer.traffic.expect("told"));
+    assert_eq!((first.calls, first.calls_failed, second.calls), (1, 0, 1));
+    assert!(first.gossip_interval_seconds > 0.0, "{first:?}");
+    let generic = |json: &str| CallRequest {
+        method: "p2p.v1.SystemService/Echo".to_owned(),
+        payload: Some(Payload::Json(json.to_owned())),
+        ..CallRequest::default()
+    };
+    let mut calls = RpcServiceClient::new(client.channel.clone());
+    calls.call(generic(r#"{"message":"again"}"#)).await.expect("answered");
+    calls.call(generic("no JSON")).await.expect_err("refused");
+    let metrics = system.get_metrics(GetMetricsRequest {}).await.expect("answered").into_inner();
+    let traffic = metrics.traffic.expect("told");
+    assert_eq!((traffic.calls, traffic.calls_failed), (3, 1));
+    assert_eq!(traffic.unary_durations.iter().map(|count| count.calls).sum::<u64>(), 3);
 }

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use p2p_core::MethodPath;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tonic::{Code, body::Body};
 
 /// The method that does what `/rpc` does.
@@ -171,6 +171,7 @@ impl Batch<'_> {
         let (caller, limit) = (self.caller, self.limit);
         let unary = UnaryCall { method: &method, caller, target: Target::Any, deadline, limit };
         let mut act = generic_act(self.parts, path.as_str(), self.caller);
+        let started = Instant::now();
         let made = router.call_json(unary, params).await;
         let code = match &made {
             Ok((_, Ok(_))) => Code::Ok,
@@ -180,6 +181,7 @@ impl Batch<'_> {
         if let Some(act) = &mut act {
             act.ended(code_word(code));
         }
+        method.metrics.called(code, started.elapsed());
         let (_node, result) = made.map_err(|fault| from_fault(&fault))?;
         result.map_err(|status| {
             let code = i32::from(status.code());

@@ -16,7 +16,7 @@ use p2p_core::{
     record::{OwnRecords, Refusal},
 };
 use p2p_proto::v1::{GossipFrame, RevocationSegment, RevocationSegments, gossip_message::Kind};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 use tonic::Streaming;
@@ -115,6 +115,17 @@ pub struct Gossip {
     pub(super) pool: Arc<PeerPool>,
 }
 
+/// How much gossip costs this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GossipCost {
+    /// Pause between comparisons of records with a peer.
+    pub interval: Duration,
+    /// Encoded frames since the start, in bytes.
+    pub sent: u64,
+    /// The same of those received.
+    pub received: u64,
+}
+
 impl Gossip {
     /// The cluster as this node sees it, and its changes.
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
@@ -124,6 +135,11 @@ impl Gossip {
     /// The cluster.
     pub fn cluster(&self) -> &ClusterId {
         &self.cluster
+    }
+
+    /// How much gossip costs now, and has cost.
+    pub fn cost(&self) -> GossipCost {
+        self.inbox.metrics.cost()
     }
 
     /// Why this node thinks what it thinks of `node`, oldest first; nothing once gossip has ended.

@@ -1,5 +1,6 @@
 //! What gossip counts.
 
+use super::handle::GossipCost;
 use p2p_core::gossip::{Event, View};
 use p2p_proto::v1::{GossipFrame, MemberState, gossip_message::Kind};
 use prometheus_client::{
@@ -202,6 +203,12 @@ impl GossipMetrics {
     pub(super) fn interval(&self, interval: Duration, load: f64) {
         self.interval.set(interval.as_secs_f64());
         self.load.set(load);
+    }
+
+    pub(super) fn cost(&self) -> GossipCost {
+        let bytes = |direction| self.bytes.get_or_create(&DirectionLabels { direction }).get();
+        let interval = Duration::try_from_secs_f64(self.interval.get()).unwrap_or_default();
+        GossipCost { interval, sent: bytes("sent"), received: bytes("received") }
     }
 
     pub(super) fn refused(&self, reason: &'static str) {

@@ -31,7 +31,7 @@ mod receipt;
 mod revoke;
 mod task;
 
-pub use handle::{Gossip, Watched};
+pub use handle::{Gossip, GossipCost, Watched};
 pub use keyring::NodeKeyring;
 pub use link::{Accepted, LinkError};
 pub use memory::Memory;

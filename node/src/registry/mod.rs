@@ -10,10 +10,12 @@ mod service;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use provider::{Provider, Snapshot};
 pub use service::{Handler, LocalService, Refused, ServiceError};
 pub use table::{LocalHandler, Method, Table, code_word};
+pub use traffic::CallCounts;
 
 use crate::{
     error::{Fault, Reason},
@@ -27,7 +29,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use table::RequestMetrics;
+use table::{RequestMetrics, rate_class};
 use tokio::sync::watch;
 
 /// Services of a node, by name.
@@ -201,6 +203,11 @@ impl Registry {
             None => "; `p2pctl rpc list` shows what is known".to_owned(),
         };
         Fault::new(Reason::Unknown, format!("no node of this cluster provides {path}{hint}"))
+    }
+
+    /// What services of users had to do here since the node started.
+    pub fn calls(&self) -> CallCounts {
+        self.metrics.traffic.counts_now()
     }
 
     /// What this node publishes of its services: those of users. The built-in ones every node has.

@@ -1,6 +1,6 @@
 //! One immutable state of the registry.
 
-use super::{Handler, LocalService, Provider};
+use super::{Handler, LocalService, Provider, traffic::Traffic};
 use crate::{
     auth::{Access, access_of},
     limit::RateClass,
@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 use tonic::Code;
 
@@ -88,7 +89,7 @@ impl Method {
 }
 
 /// The class of a gRPC service's methods.
-fn rate_class(service: &str) -> RateClass {
+pub(super) fn rate_class(service: &str) -> RateClass {
     match service {
         "p2p.v1.RpcService" => RateClass::Rpc,
         "grpc.health.v1.Health" => RateClass::Health,
@@ -168,7 +169,7 @@ impl Table {
                     providers: Arc::clone(if built_in { &everywhere } else { &nowhere }),
                     near: 0,
                     descriptor_digest: (!built_in).then(|| service.schema.digest()),
-                    metrics: metrics.of(&info.path),
+                    metrics: metrics.of(info),
                 };
                 self.methods.insert(info.path.as_wire().into(), Arc::new(method));
             }
@@ -224,7 +225,7 @@ impl Table {
                 providers: Arc::default(),
                 near: 0,
                 descriptor_digest: digest.try_into().ok(),
-                metrics: metrics.of(&info.path),
+                metrics: metrics.of(&info),
                 info: info.clone(),
             })
         });
@@ -301,6 +302,7 @@ pub(super) struct RequestMetrics {
     pub(super) disputed: Gauge,
     pub(super) unknown: Counter,
     ejections: Counter,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 /// Counters of one method, looked up once. They outlive tables: the same method gets the same ones again.
@@ -310,20 +312,31 @@ pub struct MethodMetrics {
     method: Arc<str>,
     ok: Counter,
     duration: Histogram,
+    streaming: StreamingKind,
+    /// Where calls of users count.
+    traffic: Option<Arc<Traffic>>,
     /// Requests being served, of all methods.
     pub in_flight: Gauge,
 }
 
 impl MethodMetrics {
     /// Counts one finished request.
-    pub fn finished(&self, code: Code, seconds: f64) {
+    pub fn finished(&self, code: Code, duration: Duration) {
         if code == Code::Ok {
             self.ok.inc();
         } else {
             let labels = RequestLabels { method: self.method.to_string(), code: code_word(code) };
             self.family.get_or_create(&labels).inc();
         }
-        self.duration.observe(seconds);
+        self.duration.observe(duration.as_secs_f64());
+        self.called(code, duration);
+    }
+
+    /// Counts a call that came in a request of another method: of a generic call.
+    pub fn called(&self, code: Code, duration: Duration) {
+        if let Some(traffic) = &self.traffic {
+            traffic.ended(self.streaming, code, duration);
+        }
     }
 }
 
@@ -340,6 +353,7 @@ impl RequestMetrics {
             disputed: Gauge::default(),
             unknown: Counter::default(),
             ejections: Counter::default(),
+            traffic: Arc::default(),
         };
         registry.register("requests", "Requests by method and gRPC code", metrics.requests.clone());
         registry.register_with_unit(
@@ -367,14 +381,16 @@ impl RequestMetrics {
         metrics
     }
 
-    fn of(&self, path: &MethodPath) -> MethodMetrics {
-        let method = path.as_str();
+    fn of(&self, info: &MethodInfo) -> MethodMetrics {
+        let method = info.path.as_str();
         let ok = RequestLabels { method: method.to_owned(), code: code_word(Code::Ok) };
         MethodMetrics {
             family: self.requests.clone(),
             method: method.into(),
             ok: self.requests.get_or_create_owned(&ok),
             duration: self.durations.get_or_create_owned(&MethodLabels { method: method.to_owned() }),
+            streaming: info.streaming,
+            traffic: Traffic::counts(&info.path).then(|| self.traffic.clone()),
             in_flight: self.in_flight.clone(),
         }
     }

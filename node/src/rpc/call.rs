@@ -12,6 +12,7 @@ use p2p_proto::v1::{
     BroadcastRequest, CallError, CallRequest, CallResponse, call_request::Payload,
     call_response::Result as CallResult, rpc_service_server::RpcService,
 };
+use std::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 #[derive(Debug)]
@@ -53,6 +54,7 @@ impl CallService {
         let call =
             UnaryCall { method: &method, caller: &caller, target, deadline, limit: router.answer_limit() };
         let mut act = generic_act(&self.0, path.as_str(), &caller);
+        let started = Instant::now();
         let made = match payload {
             Some(Payload::Binary(message)) => {
                 let answer = router.call(call, &message).await;
@@ -75,6 +77,7 @@ impl CallService {
         if let Some(act) = &mut act {
             act.ended(code_word(code));
         }
+        method.metrics.called(code, started.elapsed());
         let (node, result) = made?;
         let result = result.unwrap_or_else(|status| CallResult::Error(error(&status)));
         Ok(CallResponse { result: Some(result), node: node.to_string() })

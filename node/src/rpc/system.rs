@@ -7,7 +7,7 @@ use p2p_proto::{
     Timestamp,
     v1::{
         EchoRequest, EchoResponse, GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse,
-        GetMetricsRequest, GetMetricsResponse, ReloadRequest, ReloadResponse,
+        GetMetricsRequest, GetMetricsResponse, NodeTraffic, ReloadRequest, ReloadResponse,
         system_service_server::SystemService,
     },
 };
@@ -56,6 +56,18 @@ impl System {
     pub(super) fn new(parts: Parts) -> Self {
         Self { parts, readings: Arc::default() }
     }
+
+    fn traffic(&self) -> NodeTraffic {
+        let (calls, gossip) = (self.parts.router.registry().calls(), self.parts.gossip.cost());
+        NodeTraffic {
+            calls: calls.ended,
+            calls_failed: calls.failed,
+            unary_durations: calls.durations,
+            gossip_interval_seconds: gossip.interval.as_secs_f64(),
+            gossip_sent_bytes: gossip.sent,
+            gossip_received_bytes: gossip.received,
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -90,7 +102,8 @@ impl SystemService for System {
         // Reads /proc.
         let read = tokio::task::spawn_blocking(move || read(&readings, started)).await;
         let answer = read.map_err(Fault::internal).and_then(|answer| answer.map_err(Fault::internal));
-        answer.map(Response::new).map_err(|fault| fault.to_status())
+        let answer = answer.map_err(|fault| fault.to_status())?;
+        Ok(Response::new(GetMetricsResponse { traffic: Some(self.traffic()), ..answer }))
     }
 
     async fn get_config(

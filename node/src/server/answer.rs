@@ -61,7 +61,7 @@ impl Drop for Call {
         if let Some(act) = &mut self.act {
             act.ended(code_word(code));
         }
-        self.method.metrics.finished(code, self.started.elapsed().as_secs_f64());
+        self.method.metrics.finished(code, self.started.elapsed());
     }
 }
 
