@@ -4,7 +4,7 @@
 use crate::{
     commands::{
         ca, certs, cluster, completions, config, context, dev, doctor, health, man, metrics, rpc, services,
-        token,
+        token, top,
     },
     output::Format,
     session::TokenSource,
@@ -120,6 +120,7 @@ impl Command {
             | Self::Rpc(_)
             | Self::Services(_)
             | Self::Token(_)
+            | Self::Top(_)
             | Self::Doctor(_)
             | Self::Health(_)
             | Self::Metrics(_) => true,
@@ -158,6 +159,7 @@ pub(crate) enum Command {
     /// Chooses the cluster that is meant where no flag says so
     #[command(alias = "contexts", subcommand, after_help = "Examples:\n  p2pctl context list")]
     Context(context::ContextCommand),
+    Top(top::TopArgs),
     Doctor(doctor::DoctorArgs),
     Health(health::HealthArgs),
     #[command(alias = "metric")]

@@ -14,6 +14,7 @@ pub(crate) mod metrics;
 pub(crate) mod rpc;
 pub(crate) mod services;
 pub(crate) mod token;
+pub(crate) mod top;
 
 mod http;
 
@@ -79,6 +80,7 @@ pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
         Command::Token(command) => block_on(token::run(&command, &session, output)),
         Command::Doctor(args) => block_on(doctor::run(&args, &session, output)),
         Command::Health(_) => block_on(health::run(&session, output)),
+        Command::Top(args) => block_on(top::run(&args, &session, output)),
         Command::Metrics(args) => block_on(metrics::run(&args, &session, output)),
     };
     match outcome {

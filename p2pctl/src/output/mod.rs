@@ -98,6 +98,11 @@ impl Output {
         self.format
     }
 
+    /// Whether colours are wanted.
+    pub(crate) fn color(&self) -> bool {
+        self.color
+    }
+
     /// Prints `items`, as a table for people.
     pub(crate) fn list<T: Serialize>(
         &self,

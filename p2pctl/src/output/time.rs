@@ -17,7 +17,7 @@ pub(crate) fn relative(time: Option<&Timestamp>, now: i64) -> String {
 }
 
 /// The largest unit that fits, rounded down: `59s`, `3m`, `23h`, `400d`.
-fn short(seconds: u64) -> String {
+pub(crate) fn short(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;

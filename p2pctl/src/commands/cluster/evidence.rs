@@ -11,13 +11,17 @@ pub(super) fn time(evidence: &Evidence) -> String {
 
 /// `alive -> suspect`, or the state alone if it did not change; padded to `width`.
 pub(super) fn change(evidence: &Evidence, width: usize) -> Cell {
+    Cell::new(format!("{:<width$}", change_word(evidence)), tone(evidence.to()))
+}
+
+/// `alive -> suspect`, or the state alone if it did not change.
+pub(crate) fn change_word(evidence: &Evidence) -> String {
     let (from, to) = (evidence.from(), evidence.to());
-    let text = match from {
+    match from {
         same if same == to => to.word().to_owned(),
         MemberState::Unspecified => format!("new -> {}", to.word()),
         MemberState::Alive | MemberState::Suspect | MemberState::Down | MemberState::Left => {
             format!("{} -> {}", from.word(), to.word())
         }
-    };
-    Cell::new(format!("{text:<width$}"), tone(to))
+    }
 }

@@ -8,7 +8,7 @@ pub(crate) mod readmit;
 pub(crate) mod status;
 pub(crate) mod why;
 
-mod evidence;
+pub(crate) mod evidence;
 
 use clap::Subcommand;
 

@@ -17,7 +17,7 @@ const SERVICES_SHOWN: usize = 2;
 
 /// From when on before its end a certificate is shown as a warning, in seconds. Nodes renew those of join tokens
 /// ten days before.
-const EXPIRES_SOON: i64 = 7 * 86_400;
+pub(crate) const EXPIRES_SOON: i64 = 7 * 86_400;
 
 /// Lists the members of the cluster as the answering node sees them
 ///
@@ -72,7 +72,7 @@ fn table(nodes: &[NodeInfo], detail: Detail, now: i64) -> Table {
     table
 }
 
-pub(super) fn tone(state: MemberState) -> Tone {
+pub(crate) fn tone(state: MemberState) -> Tone {
     match state {
         MemberState::Alive => Tone::Good,
         MemberState::Suspect => Tone::Warn,

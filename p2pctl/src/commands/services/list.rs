@@ -39,14 +39,14 @@ pub(crate) async fn run(session: &Session<'_>, output: &Output) -> Outcome {
     Ok(Exit::Success)
 }
 
-fn state(state: ServiceState) -> Cell {
-    let tone = match state {
+/// How a state is coloured.
+pub(crate) fn tone(state: ServiceState) -> Tone {
+    match state {
         ServiceState::Serving => Tone::Good,
         ServiceState::Draining | ServiceState::Unspecified => Tone::Warn,
         ServiceState::Disabled => Tone::Dim,
         ServiceState::NotServing => Tone::Bad,
-    };
-    Cell::new(state.word(), tone)
+    }
 }
 
 pub(super) fn table(services: &[ServiceInfo], detail: Detail) -> Table {
@@ -70,7 +70,7 @@ pub(super) fn table(services: &[ServiceInfo], detail: Detail) -> Table {
         let text = |value: Option<String>| Cell::from(value.unwrap_or_default());
         let mut row = vec![
             service.name.as_str().into(),
-            state(service.state()),
+            Cell::new(service.state().word(), tone(service.state())),
             providers(service).into(),
             text(upstream.map(|upstream| upstream.url.clone())),
             text(upstream.map(|upstream| upstream.in_flight.to_string())),
