@@ -24,7 +24,7 @@ use crate::{
     output::Output,
     session::Session,
 };
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, pin::Pin, process::ExitCode};
 
 /// Runs the verb that the command line names.
 pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
@@ -89,8 +89,12 @@ pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
     }
 }
 
-/// One thread is enough for one question.
-fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
+/// One thread is enough for one question. Boxed, because else the runtime is compiled anew around each verb.
+fn block_on<'a>(verb: impl Future<Output = Outcome> + 'a) -> Outcome {
+    drive(Box::pin(verb))
+}
+
+fn drive(verb: Pin<Box<dyn Future<Output = Outcome> + '_>>) -> Outcome {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
