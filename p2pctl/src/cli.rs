@@ -105,6 +105,11 @@ fn build() -> &'static str {
 }
 
 impl Command {
+    /// Whether it shows the node the token of --token, and does not act on it.
+    pub(crate) fn shows_token(&self) -> bool {
+        !matches!(self, Self::Token(token::TokenCommand::Revoke(_)))
+    }
+
     /// Whether it connects to a node, or may.
     pub(crate) fn connects(&self) -> bool {
         match self {

@@ -143,9 +143,10 @@ impl Context {
         })
     }
 
-    /// Keeps it for later, and says what was written. That it could not be kept is no failure of the verb.
-    pub(crate) fn remember(self, output: &Output) {
-        let Some(path) = path() else { return };
+    /// Keeps it for later, and says what was written. That it could not be kept is no failure of the verb. Returns whether
+    /// it is the current one, if it was kept.
+    pub(crate) fn remember(self, output: &Output) -> Option<bool> {
+        let path = path()?;
         let name = self.name.clone();
         // The directory may not be there yet; then nobody else has written a context either.
         let _lock = files::lock(&path);
@@ -158,30 +159,39 @@ impl Context {
             Ok((current, contexts != before, contexts))
         });
         match kept {
-            Ok((_, false, _)) => {}
-            Ok((true, true, contexts)) => output.note(&format!(
-                "Context {name} is current: p2pctl connects with it where no flag says otherwise ({}).",
-                contexts.path.display()
-            )),
-            Ok((false, true, contexts)) => output.note(&format!(
-                "Context {name} is written to {}; {} stays current, `p2pctl context use {name}` changes that.",
-                contexts.path.display(),
-                contexts.current.unwrap_or_default()
-            )),
-            Err(failure) => output.note(&format!("No context was written: {}", failure.message)),
+            Ok((current, false, _)) => Some(current),
+            Ok((true, true, contexts)) => {
+                output.note(&format!(
+                    "Context {name} is current: p2pctl connects with it where no flag says otherwise ({}).",
+                    contexts.path.display()
+                ));
+                Some(true)
+            }
+            Ok((false, true, contexts)) => {
+                output.note(&format!(
+                    "Context {name} is written to {}; {} stays current, `p2pctl context use {name}` changes that.",
+                    contexts.path.display(),
+                    contexts.current.unwrap_or_default()
+                ));
+                Some(false)
+            }
+            Err(failure) => {
+                output.note(&format!("No context was written: {}", failure.message));
+                None
+            }
         }
     }
 }
 
-/// Fills in what flags and environment leave open.
-pub(crate) fn complete(global: &mut GlobalOptions) -> Result<(), Failure> {
+/// Fills in what flags and environment leave open. `shows_token`: whether a token, if there is one, is shown to the node.
+pub(crate) fn complete(global: &mut GlobalOptions, shows_token: bool) -> Result<(), Failure> {
     let contexts = Contexts::load()?;
     let context = match &global.context {
         Some(name) => Some(contexts.find(name)?),
         None => contexts.current()?,
     };
     let Some(context) = context else {
-        socket(global);
+        socket(global, shows_token);
         return Ok(());
     };
     // Without TLS nobody asks for certificates.
@@ -198,7 +208,7 @@ pub(crate) fn complete(global: &mut GlobalOptions) -> Result<(), Failure> {
         global.endpoint_of = Some(context.name.clone());
     }
     // Who names another CA or other evidence does not want the context's.
-    let evidence = global.cert.is_some() || global.key.is_some() || global.token.is_some();
+    let evidence = global.cert.is_some() || global.key.is_some() || (shows_token && global.token.is_some());
     if !evidence && global.ca.is_none() {
         (global.cert, global.key) = (context.cert.clone(), context.key.clone());
     }
@@ -209,8 +219,8 @@ pub(crate) fn complete(global: &mut GlobalOptions) -> Result<(), Failure> {
 }
 
 /// Who names neither a node, nor a CA, nor evidence, speaks to the node of this host over its socket, if it may.
-fn socket(global: &mut GlobalOptions) {
-    let evidence = global.ca.is_some() || global.cert.is_some() || global.token.is_some();
+fn socket(global: &mut GlobalOptions, shows_token: bool) {
+    let evidence = global.ca.is_some() || global.cert.is_some() || (shows_token && global.token.is_some());
     let named = global.endpoint_given || evidence;
     if !named && std::os::unix::net::UnixStream::connect(SOCKET).is_ok() {
         global.endpoint = format!("unix:{SOCKET}").parse().expect("a socket's path is an endpoint");

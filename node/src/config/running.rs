@@ -43,7 +43,9 @@ impl ReloadSource {
     /// The file at `file`, read by whoever takes the requests.
     pub fn new(file: &Path) -> (Self, mpsc::Receiver<ReloadRequest>) {
         let (requests, receiver) = mpsc::channel(WAITING_MAX);
-        (Self { file: file.to_owned(), requests }, receiver)
+        // So that who asks over the network knows which it is.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        (Self { file, requests }, receiver)
     }
 }
 

@@ -111,7 +111,7 @@ mod tests {
         let health = parse(r#"{"reasons":["a","b"],"cluster":{"alive":2},"status":"degraded"}"#);
         assert_eq!(
             text(&health.expect("a document"), &Output::new(Format::Table)),
-            "status          degraded\ncluster.alive   2\nreasons         a\nreasons         b\n"
+            "status         degraded\ncluster.alive  2\nreasons        a\nreasons        b\n"
         );
     }
 }

@@ -29,7 +29,7 @@ use std::{future::Future, pin::Pin, process::ExitCode};
 /// Runs the verb that the command line names.
 pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
     if cli.command.connects()
-        && let Err(failure) = crate::context::complete(&mut cli.global)
+        && let Err(failure) = crate::context::complete(&mut cli.global, cli.command.shows_token())
     {
         return output.failure(&failure);
     }

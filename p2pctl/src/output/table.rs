@@ -2,7 +2,7 @@
 
 use super::{NOTHING, printable};
 
-const GAP: &str = "   ";
+const GAP: &str = "  ";
 
 /// What a cell means, shown as a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,16 +128,16 @@ mod tests {
     fn columns_align_and_no_line_ends_in_spaces() {
         assert_eq!(
             table().render(false),
-            "NODE            STATE     RTT\n\
-             coordinator-1   alive     -\n\
-             wörker          suspect   0.4ms\n"
+            "NODE           STATE    RTT\n\
+             coordinator-1  alive    -\n\
+             wörker         suspect  0.4ms\n"
         );
     }
 
     #[test]
     fn colours_do_not_disturb_the_columns() {
         let colored = table().render(true);
-        assert!(colored.contains("\u{1b}[32malive\u{1b}[0m     -"), "{colored:?}");
+        assert!(colored.contains("\u{1b}[32malive\u{1b}[0m    -"), "{colored:?}");
         let bare = ["\u{1b}[32m", "\u{1b}[33m", "\u{1b}[2m", "\u{1b}[0m"]
             .iter()
             .fold(colored, |text, escape| text.replace(escape, ""));
@@ -149,6 +149,6 @@ mod tests {
         let mut lines = Table::lines("  ");
         lines.row(vec!["a".into(), "1".into()]);
         lines.row(vec!["long".into(), "2".into()]);
-        assert_eq!(lines.render(false), "  a      1\n  long   2\n");
+        assert_eq!(lines.render(false), "  a     1\n  long  2\n");
     }
 }

@@ -146,9 +146,9 @@ mod tests {
         assert_eq!(
             table(&items(), Detail::Normal).render(false),
             "\
-FILE                HOLDER                          EXPIRES                LEFT      NAMES
-worker-1_cert.pem   spiffe://shop/worker/worker-1   2026-01-31T00:00:00Z   expired   localhost,127.0.0.1
-ca_cert.pem         CN=p2p-core cluster shop CA     2026-01-31T00:00:00Z   12d       -
+FILE               HOLDER                         EXPIRES               LEFT     NAMES
+worker-1_cert.pem  spiffe://shop/worker/worker-1  2026-01-31T00:00:00Z  expired  localhost,127.0.0.1
+ca_cert.pem        CN=p2p-core cluster shop CA    2026-01-31T00:00:00Z  12d      -
 "
         );
         let wide = table(&items(), Detail::Wide).render(false);

@@ -135,17 +135,17 @@ mod tests {
         assert_eq!(
             table(&events).render(false),
             "\
-TIME                       NODE       STATE              WHY
-1970-01-01T00:00:01.005Z   worker-3   alive -> suspect   w1 says so
-1970-01-01T00:00:01.005Z   worker-3   suspect -> down    w1 says so
+TIME                      NODE      STATE             WHY
+1970-01-01T00:00:01.005Z  worker-3  alive -> suspect  w1 says so
+1970-01-01T00:00:01.005Z  worker-3  suspect -> down   w1 says so
 "
         );
         let lines: Vec<String> = events.iter().map(|event| line(event).render(false)).collect();
         assert_eq!(
             lines,
             [
-                "1970-01-01T00:00:01.005Z   worker-3           alive -> suspect   w1 says so\n",
-                "1970-01-01T00:00:01.005Z   worker-3           suspect -> down    w1 says so\n",
+                "1970-01-01T00:00:01.005Z  worker-3          alive -> suspect  w1 says so\n",
+                "1970-01-01T00:00:01.005Z  worker-3          suspect -> down   w1 says so\n",
             ]
         );
     }

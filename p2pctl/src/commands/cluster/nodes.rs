@@ -148,9 +148,9 @@ mod tests {
         assert_eq!(
             table(&nodes(), Detail::Normal, 1_000).render(false),
             "\
-NODE            ROLE          STATE     ADDRESS          SERVICES               RTT     LAST CHANGE
-coordinator-1   coordinator   alive     127.0.0.1:8001   p2p.v1.SystemService   -       12s ago
-worker-1        worker        suspect   127.0.0.1:8002   a.A,b.B +2             0.4ms   10m ago
+NODE           ROLE         STATE    ADDRESS         SERVICES              RTT    LAST CHANGE
+coordinator-1  coordinator  alive    127.0.0.1:8001  p2p.v1.SystemService  -      12s ago
+worker-1       worker       suspect  127.0.0.1:8002  a.A,b.B +2            0.4ms  10m ago
 "
         );
     }

@@ -73,13 +73,13 @@ mod tests {
         assert_eq!(
             table(&status).render(false),
             "\
-cluster        p2p-dev
-status         degraded
-members        3 alive, 0 suspect, 0 down, 0 left
-coordinators   1
-services       2
-seen by        coordinator-1
-problem        worker-2 is down
+cluster       p2p-dev
+status        degraded
+members       3 alive, 0 suspect, 0 down, 0 left
+coordinators  1
+services      2
+seen by       coordinator-1
+problem       worker-2 is down
 "
         );
     }

@@ -104,11 +104,11 @@ mod tests {
             "\
 worker-3 is down since 1970-01-01T00:16:44.250Z (6s ago), as coordinator-1 sees it.
 
-TIME                       AGO      STATE              WHY
-1970-01-01T00:15:00.250Z   1m ago   new -> alive       first heard of, from worker-1
-1970-01-01T00:16:41.250Z   9s ago   alive -> suspect   worker-1 says so
-1970-01-01T00:16:42.250Z   8s ago   suspect            no answer
-1970-01-01T00:16:44.250Z   6s ago   suspect -> down    it did not refute
+TIME                      AGO     STATE             WHY
+1970-01-01T00:15:00.250Z  1m ago  new -> alive      first heard of, from worker-1
+1970-01-01T00:16:41.250Z  9s ago  alive -> suspect  worker-1 says so
+1970-01-01T00:16:42.250Z  8s ago  suspect           no answer
+1970-01-01T00:16:44.250Z  6s ago  suspect -> down   it did not refute
 "
         );
     }

@@ -40,6 +40,9 @@ pub(super) async fn diff(file: &ConfigFile, session: &Session<'_>, output: &Outp
         }
         table
     })?;
+    if differences.is_empty() {
+        output.note("What the file says is in force.");
+    }
     if !running.file.is_empty() {
         output.note(&format!("The node at {} reads {}.", session.global().endpoint, running.file));
     }

@@ -16,6 +16,7 @@ use clap::Args;
 use p2p_node::config::{Config, ConfigError, Key, raw};
 use serde::Serialize;
 use serde_yaml::Value;
+use std::path::Path;
 
 /// Changes one setting of a configuration file, and nothing else in it
 ///
@@ -141,16 +142,26 @@ pub(super) async fn change(
         Some(Err(failure)) => Err(failure),
         Some(Ok(done)) => {
             if changed && done.accepted() && !done.names(key) {
-                output.note(&format!(
-                    "The node at {} reads {}: there {key} has the value in force, or its environment or --set override it.",
-                    session.global().endpoint,
-                    done.file()
-                ));
+                let (node, file) = (&session.global().endpoint, done.file());
+                output.note(&match is_another(&options.file, file) {
+                    true => format!(
+                        "The node at {node} reads another file, {file}. Name the node that reads {name} with --endpoint."
+                    ),
+                    false => format!(
+                        "The node at {node} reads {file}: there {key} has the value in force, or its environment or --set override it."
+                    ),
+                });
             }
             done.advise(output);
             Ok(done.exit())
         }
     }
+}
+
+/// Whether the node's file is another than the one that was edited, as far as its name tells.
+fn is_another(edited: &FileOption, of_node: &str) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+    !of_node.is_empty() && real(&edited.file) != real(Path::new(of_node))
 }
 
 fn sentence(key: &str, before: Option<&Value>, after: Option<&Value>, changed: bool) -> String {

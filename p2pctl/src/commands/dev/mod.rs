@@ -90,13 +90,10 @@ async fn serve(
         call = converge::all_see_all(plan) => call?,
         (node, status) = children.exited() => return Err(process::early_exit(plan, &node, &status)),
     };
-    let screen = screen::Screen::new(plan, children, call, started.elapsed());
-    if !args.once {
-        let endpoint = plan.coordinator().address.to_string();
-        if let Some(context) = Context::of_admin(CONTEXT, Some(endpoint), &plan.certificate_dir()) {
-            context.remember(output);
-        }
-    }
+    let endpoint = plan.coordinator().address.to_string();
+    let context = Context::of_admin(CONTEXT, Some(endpoint), &plan.certificate_dir()).filter(|_| !args.once);
+    let current = context.and_then(|context| context.remember(output));
+    let screen = screen::Screen::new(plan, children, call, started.elapsed(), current);
     output.object("DevCluster", &screen, |output| screen.text(output, args.once))?;
     if args.once {
         return Ok(Exit::Success);

@@ -46,7 +46,14 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(plan: &Plan, children: &Children, call: RoutedCall, elapsed: Duration) -> Self {
+    /// `current`: whether the context that leads to the cluster is the current one; `None` without one.
+    pub(super) fn new(
+        plan: &Plan,
+        children: &Children,
+        call: RoutedCall,
+        elapsed: Duration,
+        current: Option<bool>,
+    ) -> Self {
         let from = std::env::current_dir().unwrap_or_default();
         let nodes = plan.nodes.iter().map(|node| RunningNode {
             node_id: node.id.to_string(),
@@ -68,30 +75,30 @@ impl Screen {
                 answer: serde_json::from_str(&call.answer).unwrap_or_default(),
                 answer_text: call.answer,
             },
-            next: next(plan, &program, &from),
+            next: next(plan, &program, &from, current),
             from,
         }
     }
 
     /// The screen for people; after `--once` there is nothing left to type commands at.
     pub(super) fn text(&self, output: &Output, once: bool) -> String {
-        let mut table = Table::new(&["NODE", "ROLE", "ADDRESS", "PID", "LOG"]);
+        let mut table = Table::new(&["NODE", "ROLE", "ADDRESS", "PID"]);
         for node in &self.nodes {
             table.row(vec![
                 node.node_id.as_str().into(),
                 node.role.into(),
                 node.address.to_string().into(),
                 node.pid.map(|pid| pid.to_string()).unwrap_or_default().into(),
-                shortened(&node.log, &self.from).into(),
             ]);
         }
         let call = &self.call;
         let seconds = Duration::from_millis(self.ready_after_ms).as_secs_f64();
         let mut text = format!(
-            "Cluster {} of {} nodes is ready after {seconds:.1} s\n\n{}\nCall     {} entered at {}, was served by {}\nAnswer   {}\n",
+            "Cluster {} of {} nodes is ready after {seconds:.1} s\n\n{}\nLogs     {}\nCall     {} at {}\nServed   by {}\nAnswer   {}\n",
             self.cluster_id,
             self.nodes.len(),
             output.render(&table),
+            shortened(&self.directory.join("NODE/node.log"), &self.from),
             call.method,
             call.entry_node,
             call.served_by,
@@ -109,7 +116,7 @@ impl Screen {
 }
 
 /// Commands to paste, in this order.
-fn next(plan: &Plan, program: &Path, from: &Path) -> Vec<String> {
+fn next(plan: &Plan, program: &Path, from: &Path, current: Option<bool>) -> Vec<String> {
     let file = |path: PathBuf| quoted(&shortened(&path, from));
     let endpoint = plan.coordinator().address;
     let (ca, cert, key) = (plan.certificate("ca"), plan.certificate("admin"), plan.key("admin"));
@@ -118,18 +125,22 @@ fn next(plan: &Plan, program: &Path, from: &Path) -> Vec<String> {
     if !program.contains('/') {
         program = format!("./{program}");
     }
-    let program = quoted(&program);
-    vec![
-        format!(
-            "export P2PCTL_ENDPOINT={endpoint} P2PCTL_CA={} P2PCTL_CERT={} P2PCTL_KEY={}",
-            file(ca.clone()),
-            file(cert),
-            file(key)
-        ),
+    let mut program = quoted(&program);
+    let mut commands = Vec::new();
+    match current {
+        Some(true) => {}
+        Some(false) => program.push_str(" --context dev"),
+        None => {
+            commands.push(format!("export P2PCTL_ENDPOINT={endpoint} P2PCTL_CA={}", file(ca.clone())));
+            commands.push(format!("export P2PCTL_CERT={} P2PCTL_KEY={}", file(cert), file(key)));
+        }
+    }
+    commands.extend([
         format!("{program} cluster nodes"),
         format!("{program} rpc call p2p.v1.SystemService/GetInfo --node worker-1"),
         format!("curl --cacert {} https://{endpoint}/health", file(ca)),
-    ]
+    ]);
+    commands
 }
 
 /// The path as seen from `from`, if it lies below.
@@ -153,18 +164,19 @@ mod tests {
     #[test]
     fn the_commands_are_short_and_can_be_pasted() {
         let plan = Plan::new(Path::new("/home/me/my cluster"), 2, 8001).expect("a plan");
+        let next = |program: &str, current| next(&plan, Path::new(program), Path::new("/home/me"), current);
         assert_eq!(
-            next(&plan, Path::new("/home/me/bin/p2pctl"), Path::new("/home/me")),
+            next("/home/me/bin/p2pctl", None),
             [
-                "export P2PCTL_ENDPOINT=127.0.0.1:8001 P2PCTL_CA='my cluster/certs/ca_cert.pem' \
-                 P2PCTL_CERT='my cluster/certs/admin_cert.pem' P2PCTL_KEY='my cluster/certs/admin_key.pem'",
+                "export P2PCTL_ENDPOINT=127.0.0.1:8001 P2PCTL_CA='my cluster/certs/ca_cert.pem'",
+                "export P2PCTL_CERT='my cluster/certs/admin_cert.pem' P2PCTL_KEY='my cluster/certs/admin_key.pem'",
                 "bin/p2pctl cluster nodes",
                 "bin/p2pctl rpc call p2p.v1.SystemService/GetInfo --node worker-1",
                 "curl --cacert 'my cluster/certs/ca_cert.pem' https://127.0.0.1:8001/health",
             ]
         );
-        let in_place = next(&plan, Path::new("/home/me/p2pctl"), Path::new("/home/me"));
-        assert_eq!(in_place[1], "./p2pctl cluster nodes");
+        assert_eq!(next("/home/me/p2pctl", Some(true))[0], "./p2pctl cluster nodes");
+        assert_eq!(next("/home/me/p2pctl", Some(false))[0], "./p2pctl --context dev cluster nodes");
     }
 
     #[test]

@@ -129,13 +129,13 @@ mod tests {
         assert_eq!(
             text(&findings, &output),
             "\
-w-1      its certificate expires
-  why    it matters
-  mend   p2pctl certs generate
+w-1     its certificate expires
+  why   it matters
+  mend  p2pctl certs generate
 
-worker-2   its certificate expires
-  why      it matters
-  mend     p2pctl certs generate
+worker-2  its certificate expires
+  why     it matters
+  mend    p2pctl certs generate
 "
         );
     }

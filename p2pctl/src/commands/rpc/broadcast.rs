@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "worker-1           ok                  12ms      {\"pid\":7}\n",
-                "w2                 unavailable         12ms      connection refused\n",
+                "worker-1          ok                 12ms     {\"pid\":7}\n",
+                "w2                unavailable        12ms     connection refused\n",
             ]
         );
         assert_eq!(

@@ -3,7 +3,7 @@
 use crate::{
     error::{Exit, Outcome},
     output::{
-        Output,
+        Detail, Output,
         table::{Cell, Table, Tone},
     },
     session::Session,
@@ -25,17 +25,20 @@ pub(crate) struct ListArgs {}
 pub(crate) async fn run(session: &Session<'_>, output: &Output) -> Outcome {
     let connection = session.connect().await?;
     let methods = connection.list_methods().await.map_err(|error| session.call_failure(&error))?;
-    output.list("MethodList", &methods, |_| table(&methods))?;
+    output.list("MethodList", &methods, |detail| table(&methods, detail))?;
     Ok(Exit::Success)
 }
 
-fn table(methods: &[MethodInfo]) -> Table {
+/// More providers than that are counted, but for those who want it wide.
+const NAMED: usize = 2;
+
+fn table(methods: &[MethodInfo], detail: Detail) -> Table {
     let mut table = Table::new(&["METHOD", "KIND", "PROVIDERS"]);
     for method in methods {
-        let providers = if method.providers.is_empty() {
-            Cell::new("none", Tone::Warn)
-        } else {
-            method.providers.join(",").into()
+        let providers = match method.providers.len() {
+            0 => Cell::new("none", Tone::Warn),
+            count if count > NAMED && detail == Detail::Normal => format!("{count} nodes").into(),
+            _ => method.providers.join(",").into(),
         };
         table.row(vec![method.path.as_str().into(), method.streaming().word().into(), providers]);
     }
@@ -60,11 +63,11 @@ mod tests {
             method("demo.v1.Greeter/Watch", StreamingKind::Server, &[]),
         ];
         assert_eq!(
-            table(&methods).render(false),
+            table(&methods, Detail::Normal).render(false),
             "\
-METHOD                     KIND               PROVIDERS
-demo.v1.Greeter/SayHello   unary              worker-1,worker-2
-demo.v1.Greeter/Watch      server_streaming   none
+METHOD                    KIND              PROVIDERS
+demo.v1.Greeter/SayHello  unary             worker-1,worker-2
+demo.v1.Greeter/Watch     server_streaming  none
 "
         );
     }

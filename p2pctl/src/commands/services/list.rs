@@ -166,13 +166,13 @@ mod tests {
         assert_eq!(
             table(&services, Detail::Normal).render(false),
             "\
-SERVICE       STATE         PROVIDERS               UPSTREAM                 IN-FLIGHT
-shop.Orders   serving       w1(draining),w2,w3,w4   http://127.0.0.1:50051   3
-shop.Stock    not_serving   -                       http://127.0.0.1:50052   0
+SERVICE      STATE        PROVIDERS              UPSTREAM                IN-FLIGHT
+shop.Orders  serving      w1(draining),w2,w3,w4  http://127.0.0.1:50051  3
+shop.Stock   not_serving  -                      http://127.0.0.1:50052  0
 "
         );
         let wide = table(&services, Detail::Wide).render(false);
-        assert!(wide.contains("w3 open 12s (3 1.2ms), w4 half-open (3)   Get,Put"), "{wide}");
+        assert!(wide.contains("w3 open 12s (3 1.2ms), w4 half-open (3)  Get,Put"), "{wide}");
         assert!(wide.contains("http://127.0.0.1:50052 refuses"), "{wide}");
         let json = serde_json::to_value(&services[0]).expect("serializes");
         assert_eq!(

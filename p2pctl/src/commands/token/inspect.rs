@@ -156,12 +156,12 @@ mod tests {
         let inspected = Inspected { header, claims, verdict: Some(verdict) };
         let shown = text(&inspected, &Output::new(Format::Table), 100);
         for line in [
-            "header.alg   EdDSA",
-            "sub          ci",
-            "exp          3700 (in 1h)",
-            "scope        shop.*",
-            "scope        bank.*",
-            "node w1      refuses it: the token has expired",
+            "header.alg  EdDSA",
+            "sub         ci",
+            "exp         3700 (in 1h)",
+            "scope       shop.*",
+            "scope       bank.*",
+            "node w1     refuses it: the token has expired",
         ] {
             assert!(shown.contains(line), "{line:?} in\n{shown}");
         }

@@ -70,7 +70,8 @@ Keys:
   Enter              the row in full; Esc leads back
   s, S               sort nodes by the next column, or the one before
   r                  reverse the order
-  /                  filter by name, state, role, zone, label or address; Esc clears it")]
+  /                  filter by name, state, role, zone, label or address;
+                     Esc clears it")]
 pub(crate) struct TopArgs {
     /// Print one picture and end; with -o json as data
     #[arg(long)]

@@ -225,10 +225,8 @@ mod tests {
         let update = |result| {
             let response =
                 BroadcastResponse { node: "w1".to_owned(), result, ..BroadcastResponse::default() };
-            match node_update(response) {
-                Update::Node { node, answer, .. } => (node, answer.map(|metrics| metrics.uptime_seconds)),
-                other => panic!("{other:?}"),
-            }
+            let Update::Node { node, answer, .. } = node_update(response) else { panic!("of a node") };
+            (node, answer.map(|metrics| metrics.uptime_seconds))
         };
         let told = GetMetricsResponse { uptime_seconds: 7, ..GetMetricsResponse::default() };
         let told = broadcast_response::Result::Binary(told.encode_to_vec().into());

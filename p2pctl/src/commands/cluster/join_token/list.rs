@@ -91,8 +91,8 @@ mod tests {
         assert_eq!(
             table(std::slice::from_ref(&token), Detail::Normal, 1_000).render(false),
             "\
-ID                                 ROLE     NODE   STATE   USES LEFT   EXPIRES   JOINED
-0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a   worker   -      used    0/1         in 1h     w-3
+ID                                ROLE    NODE  STATE  USES LEFT  EXPIRES  JOINED
+0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a  worker  -     used   0/1        in 1h    w-3
 "
         );
         let json = serde_json::to_string(&token).expect("serializes");
