@@ -8,6 +8,7 @@
 //! | [`server`] | listener, TLS handshake, mux (gRPC or HTTP), the stack |
 //! | [`gateway`] | HTTP endpoints, which show what the gRPC services show |
 //! | [`rpc`] | gRPC services |
+//! | [`examine`] | what is wrong with this node, as it finds itself |
 //! | [`router`] [`gossip`] [`enrol`] [`upstream`] | where a call goes; the one task that drives `p2p-core`; joining; processes behind this node |
 //! | [`registry`] | THE method registry |
 //! | [`limit`] [`schema`] [`peer`] | rate limits; descriptors and JSON; connections to other nodes |
@@ -26,6 +27,7 @@ pub mod auth;
 pub mod config;
 pub mod enrol;
 pub mod error;
+pub mod examine;
 pub mod gateway;
 pub mod gossip;
 pub mod identity;

@@ -79,7 +79,13 @@ const NOT_RUN: &[(&str, &str)] = &[
 ];
 
 /// Examples that end with 6, which says that something was found.
-const FINDS: &[&str] = &["p2pctl cluster evict worker-3 -o json | jq .missing"];
+const FINDS: &[&str] = &[
+    "p2pctl cluster evict worker-3 -o json | jq .missing",
+    // A cluster of `p2pctl dev` has a CA that was never backed up.
+    "p2pctl doctor",
+    "p2pctl doctor --expires-within 7d",
+    "p2pctl doctor --expires-within 90d -o json | jq -r '.items[] | \"\\(.subject): \\(.mend)\"'",
+];
 
 /// The examples below `path`, in the order of the help.
 fn examples(dir: &Path, path: &[String], found: &mut Vec<String>) {

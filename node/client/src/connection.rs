@@ -1,7 +1,7 @@
 //! One connection to a node, and the questions that admins and tools ask over it.
 
+mod node;
 mod services;
-mod settings;
 
 use crate::{
     channel::Channel,

@@ -105,6 +105,7 @@ const TABLE: &[(&str, Access)] = &[
     ("p2p.v1.RpcService/Broadcast", Access::Member),
     ("p2p.v1.RpcService/Call", Access::Member),
     ("p2p.v1.SystemService/Echo", Access::Member),
+    ("p2p.v1.SystemService/Examine", Access::Admin),
     ("p2p.v1.SystemService/GetConfig", Access::Admin),
     ("p2p.v1.SystemService/GetInfo", Access::Member),
     ("p2p.v1.SystemService/GetMetrics", Access::Member),

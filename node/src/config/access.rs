@@ -40,10 +40,11 @@ const EVIDENCED: [&str; 3] =
 /// What no rule may touch: without it a node is no member, or cannot become one.
 const UNTOUCHED: [&str; 2] = ["p2p.v1.GossipService/*", "p2p.v1.EnrollmentService/Enroll"];
 /// What shows or changes this node only, and users of this host may be let do.
-pub const LOCAL_ACTS: [&str; 5] = [
+pub const LOCAL_ACTS: [&str; 6] = [
     "p2p.v1.RegistryService/DeregisterService",
     "p2p.v1.RegistryService/RegisterService",
     "p2p.v1.RegistryService/SetServiceState",
+    "p2p.v1.SystemService/Examine",
     "p2p.v1.SystemService/GetConfig",
     "p2p.v1.SystemService/Reload",
 ];

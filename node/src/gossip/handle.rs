@@ -16,7 +16,10 @@ use p2p_core::{
     record::{OwnRecords, Refusal},
 };
 use p2p_proto::v1::{GossipFrame, RevocationSegment, RevocationSegments, gossip_message::Kind};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 use tonic::Streaming;
@@ -113,6 +116,7 @@ pub struct Gossip {
     pub(super) cluster: ClusterId,
     pub(super) inbox: Inbox,
     pub(super) pool: Arc<PeerPool>,
+    pub(super) twin_noticed: watch::Receiver<Option<SystemTime>>,
 }
 
 /// How much gossip costs this node.
@@ -140,6 +144,16 @@ impl Gossip {
     /// How much gossip costs now, and has cost.
     pub fn cost(&self) -> GossipCost {
         self.inbox.metrics.cost()
+    }
+
+    /// Connections to the members.
+    pub fn pool(&self) -> &Arc<PeerPool> {
+        &self.pool
+    }
+
+    /// When it was last noticed that another live process holds this node's id.
+    pub fn twin_noticed(&self) -> Option<SystemTime> {
+        *self.twin_noticed.borrow()
     }
 
     /// Why this node thinks what it thinks of `node`, oldest first; nothing once gossip has ended.

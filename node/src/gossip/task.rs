@@ -82,6 +82,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let (view_sender, view) = watch::channel(Arc::default());
     let (own_sender, own) = watch::channel(setup.own.clone());
+    let (twin_sender, twin_noticed) = watch::channel(None);
     let metrics = metrics.register(GossipMetrics::register);
     let gossip = Gossip {
         commands: commands.clone(),
@@ -90,6 +91,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         cluster: setup.cluster.clone(),
         inbox: Inbox::new(commands.clone(), metrics.clone()),
         pool: setup.pool.clone(),
+        twin_noticed,
     };
     let config = EngineConfig { cluster: setup.cluster.clone(), interval: setup.interval };
     let keyring = Arc::new(NodeKeyring(setup.identity.clone()));
@@ -102,6 +104,7 @@ pub fn spawn(setup: GossipSetup, metrics: &Metrics) -> (Gossip, tokio::task::Joi
         inbox: gossip.inbox.clone(),
         view: view_sender,
         own: own_sender,
+        twin: twin_sender,
         links: HashMap::new(),
         dialling: HashMap::new(),
         seeds_running: false,
@@ -137,6 +140,8 @@ pub(super) struct Task {
     inbox: Inbox,
     view: watch::Sender<Arc<View>>,
     own: watch::Sender<Identity>,
+    /// When another holder of this node's id was noticed last.
+    twin: watch::Sender<Option<SystemTime>>,
     links: HashMap<NodeId, PeerLinks>,
     /// Messages that wait for a dial in flight.
     dialling: HashMap<NodeId, VecDeque<Outgoing>>,
@@ -231,6 +236,9 @@ impl Task {
         while let Some(event) = self.engine.next_event() {
             self.metrics.event(&event);
             log(&event);
+            if event == Event::DuplicateNode {
+                self.twin.send_replace(Some(SystemTime::now()));
+            }
             if let Event::Evidence(evidence) = event
                 && self.evidence.send(evidence).is_err()
             {

@@ -7,7 +7,7 @@
 //! | `p2p.v1.ClusterService` | nodes, admins; admins: Evict, Readmit | `cluster` `events` `evict` |
 //! | `p2p.v1.RegistryService` | nodes, admins; admins: RegisterService, DeregisterService, SetServiceState | `registry` `services` |
 //! | `p2p.v1.RpcService` | nodes, admins | `call` `broadcast` |
-//! | `p2p.v1.SystemService` | nodes, admins; admins: GetConfig, Reload | `system` `settings` |
+//! | `p2p.v1.SystemService` | nodes, admins; admins: Examine, GetConfig, Reload | `system` `settings` |
 //! | `p2p.v1.EnrollmentService` | admins; nodes: Renew; anybody with a join token or an old key: Enroll, Recover | `enrollment` |
 //! | `p2p.v1.AuthService` | admins, and tokens that name IssueToken; anybody: VerifyToken | `auth` |
 //! | `grpc.health.v1.Health` | anybody; nodes, admins: List | `health` |

@@ -1,14 +1,17 @@
 //! `p2p.v1.SystemService`: facts about this node, and its settings.
 
 use super::{Parts, note, settings};
-use crate::error::Fault;
+use crate::{
+    error::Fault,
+    examine::{Examined, examine},
+};
 use p2p_core::{ClusterId, Epoch, NodeId, Role};
 use p2p_proto::{
     Timestamp,
     v1::{
-        EchoRequest, EchoResponse, GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse,
-        GetMetricsRequest, GetMetricsResponse, NodeTraffic, ReloadRequest, ReloadResponse,
-        system_service_server::SystemService,
+        EchoRequest, EchoResponse, ExamineRequest, ExamineResponse, GetConfigRequest, GetConfigResponse,
+        GetInfoRequest, GetInfoResponse, GetMetricsRequest, GetMetricsResponse, NodeTraffic, ReloadRequest,
+        ReloadResponse, system_service_server::SystemService,
     },
 };
 use std::{
@@ -104,6 +107,18 @@ impl SystemService for System {
         let answer = read.map_err(Fault::internal).and_then(|answer| answer.map_err(Fault::internal));
         let answer = answer.map_err(|fault| fault.to_status())?;
         Ok(Response::new(GetMetricsResponse { traffic: Some(self.traffic()), ..answer }))
+    }
+
+    async fn examine(&self, _request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+        let parts = &self.parts;
+        let examined = Examined {
+            node: &parts.facts.node,
+            role: parts.facts.role,
+            running: &parts.running,
+            gossip: &parts.gossip,
+            revocations: &parts.revocations,
+        };
+        Ok(Response::new(examine(examined).await))
     }
 
     async fn get_config(

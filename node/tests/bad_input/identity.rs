@@ -2,7 +2,7 @@
 
 use crate::support::{Binary, Certificates, Client, TestNode, eventually, sample};
 use p2p_node::identity::UnixTime;
-use p2p_proto::v1::{GetInfoRequest, MemberState};
+use p2p_proto::v1::{ExamineRequest, GetInfoRequest, MemberState};
 use rustix::process::Signal;
 use std::{fs, path::Path};
 
@@ -29,6 +29,8 @@ async fn two_live_holders_of_one_id_raise_the_alarm_and_go_on_serving() {
         let client = certificates.client(twin, "admin").await;
         let info = client.system().get_info(GetInfoRequest {}).await.expect("it serves").into_inner();
         assert_eq!(info.node_id, "w1");
+        let examined = client.system().examine(ExamineRequest {}).await.expect("it serves").into_inner();
+        assert!(examined.findings.iter().any(|finding| finding.check == "duplicate_id"), "{examined:?}");
         let reply = client.hello("world").await.expect("it routes");
         assert_eq!(reply.node, "g1");
         let conflicts = sample(&client.metrics().await, "p2p_gossip_identity_conflicts_total");

@@ -39,15 +39,12 @@ impl Node {
         let port = TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("bound").port();
         let yaml = format!(
             "node_id: c\nport: {port}\nbind_address: 127.0.0.1\ncoordinator_mode: true\nssl_cert_file: c_cert.pem\n\
-             ssl_key_file: c_key.pem\nrate_limit_enabled: false\n"
+             ssl_key_file: c_key.pem\nrate_limit_enabled: false\nconnections_max: 100\n"
         );
         fs::write(directory.path().join("node.yaml"), yaml).expect("written");
-        let file = |name: &str| directory.path().join(name).display().to_string();
         let context = format!(
-            "current: c\ncontexts:\n- {{name: c, endpoint: \"127.0.0.1:{port}\", ca: {}, cert: {}, key: {}}}\n",
-            file("ca_cert.pem"),
-            file("admin_cert.pem"),
-            file("admin_key.pem")
+            "current: c\ncontexts:\n- {{name: c, endpoint: \"127.0.0.1:{port}\", ca: ca_cert.pem, cert: admin_cert.pem, \
+             key: admin_key.pem}}\n"
         );
         fs::create_dir_all(directory.path().join(".config/p2pctl")).expect("made");
         fs::write(directory.path().join(".config/p2pctl/config.yaml"), context).expect("written");

@@ -7,8 +7,9 @@ use p2p_core::Role;
 use p2p_node::identity::{self, GenerateRequest, UnixTime};
 use serde::Serialize;
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     net::IpAddr,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,8 @@ pub(super) fn write(plan: &Plan) -> Result<(), Failure> {
     for node in &plan.nodes {
         let path = plan.config(&node.id);
         let state = plan.state(&node.id);
-        fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&state);
+        made.with_context(|| format!("cannot make {}", state.display()))?;
         let yaml = serde_yaml::to_string(&Config::of(node, plan)).context("cannot write YAML")?;
         fs::write(&path, yaml).with_context(|| format!("cannot write {}", path.display()))?;
     }

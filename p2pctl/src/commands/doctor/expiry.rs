@@ -31,11 +31,12 @@ pub(super) fn of_nodes(nodes: &[NodeInfo], within: Duration, now: i64) -> Vec<Fi
     let found = present.filter_map(|node| {
         let end = node.cert_expires_at.as_ref().filter(|end| soon(end, within, now))?;
         Some(Finding {
-            check: CHECK,
+            check: CHECK.into(),
             subject: node.node_id.clone(),
             what: ends("its certificate", end, now),
             why: "with an expired certificate no other node accepts it: it neither serves nor calls. Nodes renew \
-                  after two thirds of a certificate's life; past that, the node's log says why it is late",
+                  after two thirds of a certificate's life; past that, the node's log says why it is late"
+                .into(),
             mend: mend(node),
         })
     });
@@ -91,10 +92,10 @@ fn of_file(path: &Path, info: &CertificateInfo, within: Duration, now: i64) -> O
         ),
     };
     Some(Finding {
-        check: CHECK,
+        check: CHECK.into(),
         subject: path.display().to_string(),
         what: ends(&format!("the certificate of {holder}"), &end, now),
-        why,
+        why: why.into(),
         mend: mend.to_owned(),
     })
 }

@@ -3,13 +3,23 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `expiry` | certificates that end soon: those of the nodes, and the local files that were named |
+//! | `local` | files of whoever asks |
+//! | `versions` | nodes of different releases |
+//! | `survey` | every node asked by itself: its clock, what it finds wrong, whom it reaches |
+//! | `clocks` `legs` | what only the answers of all nodes show together |
 //!
-//! A check is a function from what was asked for to findings; [`run`] lists them.
+//! A check is a function from what was asked for to findings; [`run`] lists them. What a node finds at itself comes from its
+//! `SystemService/Examine`.
 
+mod clocks;
 mod expiry;
+mod legs;
+mod local;
+mod survey;
+mod versions;
 
 use crate::{
-    error::{Exit, Outcome},
+    error::{Exit, Failure, Outcome},
     output::{
         Output,
         table::{Cell, Table, Tone},
@@ -18,15 +28,18 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_proto::v1::NodeInfo;
 use serde::Serialize;
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-/// Looks for what will go wrong soon, and says what to do about it
+/// Looks for what is wrong, or will go wrong soon, and says what to do about it
 ///
 /// Use it in cron: exit code 0 means no findings, 6 means that some are listed, each with the reason and the
-/// command that mends it. It asks the connected node for the certificates of all nodes, and looks at the files of
-/// --ca and --cert. Nodes renew certificates of join tokens by themselves ten days before the end; where they
-/// all have such, ask for 7d.
+/// command that mends it. It looks at certificates that end soon, those of all nodes and the files of --ca and --cert;
+/// at nodes of different releases; and asks each node, at its own address and as an admin, for its clock, which members
+/// it reaches, and what it finds wrong with itself: its configuration file against what is in force, its state directory,
+/// file permissions, the limit of open files, another holder of its id, a CA that was never backed up. Nodes renew
+/// certificates of join tokens by themselves ten days before the end; where they all have such, ask for 7d.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,27 +61,36 @@ fn within(text: &str) -> Result<Duration, String> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     /// Which check found it.
-    check: &'static str,
+    check: Cow<'static, str>,
     /// The node or file.
     subject: String,
     /// What is so.
     what: String,
     /// Why it matters.
-    why: &'static str,
+    why: Cow<'static, str>,
     /// What to do, with the command.
     mend: String,
+}
+
+impl From<&p2p_proto::v1::Finding> for Finding {
+    fn from(found: &p2p_proto::v1::Finding) -> Self {
+        Self {
+            check: found.check.clone().into(),
+            subject: found.subject.clone(),
+            what: found.what.clone(),
+            why: found.why.clone().into(),
+            mend: found.mend.clone(),
+        }
+    }
 }
 
 /// Runs the verb.
 pub(crate) async fn run(args: &DoctorArgs, session: &Session<'_>, output: &Output) -> Outcome {
     let now = unix_now();
     let mut findings = expiry::of_files(session.global(), args.expires_within, now)?;
-    let nodes = async {
-        let connection = session.connect().await?;
-        connection.list_nodes().await.map_err(|error| session.call_failure(&error))
-    };
-    match nodes.await {
-        Ok(nodes) => findings.extend(expiry::of_nodes(&nodes, args.expires_within, now)),
+    findings.extend(session.global().key.as_deref().and_then(local::readable_key));
+    match of_cluster(args, session, output, now).await {
+        Ok(found) => findings.extend(found),
         Err(failure) => {
             // A file that has expired may be why nobody answers.
             if !findings.is_empty() {
@@ -79,6 +101,30 @@ pub(crate) async fn run(args: &DoctorArgs, session: &Session<'_>, output: &Outpu
     }
     print(&findings, output)?;
     Ok(exit(&findings))
+}
+
+/// What the nodes show, each and together.
+async fn of_cluster(
+    args: &DoctorArgs,
+    session: &Session<'_>,
+    output: &Output,
+    now: i64,
+) -> Result<Vec<Finding>, Failure> {
+    let entry = session.connect().await?;
+    let nodes: Vec<NodeInfo> = entry.list_nodes().await.map_err(|error| session.call_failure(&error))?;
+    let mut findings = expiry::of_nodes(&nodes, args.expires_within, now);
+    findings.extend(versions::mixed(&nodes));
+    let survey = survey::survey(session, &entry, &nodes).await?;
+    if !survey.closed.is_empty() {
+        output.note(&format!(
+            "Not examined, because that takes an admin's --cert and --key: {}",
+            survey.closed.join(", ")
+        ));
+    }
+    findings.extend(clocks::apart(&survey.clocks()));
+    findings.extend(legs::broken(&survey.seen()));
+    findings.extend(survey.findings);
+    Ok(findings)
 }
 
 fn exit(findings: &[Finding]) -> Exit {
@@ -101,7 +147,7 @@ fn text(findings: &[Finding], output: &Output) -> String {
     let block = |finding: &Finding| {
         let mut lines = Table::lines("");
         lines.row(vec![finding.subject.as_str().into(), Cell::new(finding.what.as_str(), Tone::Warn)]);
-        lines.row(vec!["  why".into(), finding.why.into()]);
+        lines.row(vec!["  why".into(), finding.why.as_ref().into()]);
         lines.row(vec!["  mend".into(), finding.mend.as_str().into()]);
         output.render(&lines)
     };
@@ -118,10 +164,10 @@ mod tests {
         let output = Output::new(Format::Table);
         assert_eq!((text(&[], &output).as_str(), exit(&[])), ("no findings\n", Exit::Success));
         let finding = |subject: &str| Finding {
-            check: "certificate_expiry",
+            check: "certificate_expiry".into(),
             subject: subject.to_owned(),
             what: "its certificate expires".to_owned(),
-            why: "it matters",
+            why: "it matters".into(),
             mend: "p2pctl certs generate".to_owned(),
         };
         let findings = [finding("w-1"), finding("worker-2")];
