@@ -6,7 +6,7 @@
 mod support;
 
 use futures_util::future::join_all;
-use p2p_proto::v1::{CreateJoinTokenRequest, MemberState, revoke_token_request::What};
+use p2p_proto::v1::{CreateJoinTokenRequest, ExamineRequest, MemberState, revoke_token_request::What};
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
@@ -157,6 +157,13 @@ async fn serves(certificates: &Certificates, entry: &Host, provider: &str, token
     assert_eq!((reply.node.as_str(), reply.caller.as_str()), (provider, "ci"));
 }
 
+/// The members that do not answer `host`.
+async fn unreached(host: &Host) -> Vec<String> {
+    let examined =
+        host.admin.system().examine(ExamineRequest {}).await.expect("an answer in time").into_inner();
+    examined.legs.into_iter().filter(|leg| !leg.reason.is_empty()).map(|leg| leg.node_id).collect()
+}
+
 async fn split_and_heal() {
     halves_do(&["up", &HALVES[0].join(" "), &HALVES[1].join(" ")]);
     let certificates =
@@ -224,6 +231,13 @@ async fn split_and_heal() {
             entry.sees(&[provider], &alive).await.expect("its own half is in order");
         }
     }
+    // Each half tells which legs are broken.
+    let (of_w1, of_w2) = tokio::join!(unreached(&w1), unreached(&w2));
+    let in_order = |mut names: [&str; 3]| {
+        names.sort_unstable();
+        names.map(str::to_owned).to_vec()
+    };
+    assert_eq!((of_w1, of_w2), (in_order(far_from_first), in_order(far_from_second)));
     let w3 = join(&c2, "w3", "worker").await;
     all_see("the newcomer", &[&c2, &w2, &g2], &["w3"], &alive).await;
     let late = c2.admin.issue("ci", &["demo.*"]).await.expect("issued");
