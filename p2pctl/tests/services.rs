@@ -70,7 +70,7 @@ fn a_service_is_registered_listed_drained_disabled_enabled_and_deregistered() {
     let register = ["register", "shop.Stock", "--upstream", &url, "--descriptors", &file, "--health", "tcp"];
     let registered = services(&register);
     let table = succeeds(&registered);
-    assert!(table.contains("shop.Stock   serving   worker-1") && table.contains(&url), "{table}");
+    assert!(table.contains("shop.Stock  serving  worker-1") && table.contains(&url), "{table}");
     let hint = text(&registered.stderr);
     assert!(hint.contains("p2pctl rpc call shop.Stock/Get"), "{hint}");
 

@@ -70,7 +70,7 @@ fn a_token_is_inspected_without_any_node() {
     let token = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJjaSIsImV4cCI6MX0.x";
     let output = p2pctl(directory.path()).args(["token", "inspect", token]).output().expect("ran");
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("header.alg   EdDSA"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("header.alg  EdDSA"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("No node was asked"), "{}", text(&output.stderr));
     let none = p2pctl(directory.path()).args(["token", "inspect", "no token"]).output().expect("ran");
     assert_eq!(none.status.code(), Some(2));

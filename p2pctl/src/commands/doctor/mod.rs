@@ -38,20 +38,24 @@ use std::{borrow::Cow, time::Duration};
 /// command that mends it. It looks at certificates that end soon, those of all nodes and the files of --ca and --cert;
 /// at nodes of different releases; and asks each node, at its own address and as an admin, for its clock, which members
 /// it reaches, and what it finds wrong with itself: its configuration file against what is in force, its state directory,
-/// file permissions, the limit of open files, another holder of its id, a CA that was never backed up. Nodes renew
-/// certificates of join tokens by themselves ten days before the end; where they all have such, ask for 7d.
+/// file permissions, the limit of open files, another holder of its id, a CA that was never backed up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   p2pctl doctor
-  p2pctl doctor --expires-within 7d
+  p2pctl doctor --expires-within 14d
   p2pctl doctor --expires-within 90d -o json | jq -r \\
       '.items[] | \"\\(.subject): \\(.mend)\"'")]
 pub(crate) struct DoctorArgs {
-    /// How long a certificate must still be valid, as in 7d or 12h
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = within)]
-    expires_within: Duration,
+    /// How long a certificate must still be valid, as in 14d or 12h; if not given, 7d for those of nodes, which renew
+    /// them ten days before the end or earlier, and 30d for files
+    #[arg(long, value_name = "TIME", value_parser = within)]
+    expires_within: Option<Duration>,
 }
+
+/// How long certificates must still be valid where nobody says it: of nodes, and in files.
+const NODES_WITHIN: Duration = Duration::from_secs(7 * 86_400);
+const FILES_WITHIN: Duration = Duration::from_secs(30 * 86_400);
 
 fn within(text: &str) -> Result<Duration, String> {
     p2p_node::config::parse_duration(text).map_err(|error| error.to_string())
@@ -87,7 +91,7 @@ impl From<&p2p_proto::v1::Finding> for Finding {
 /// Runs the verb.
 pub(crate) async fn run(args: &DoctorArgs, session: &Session<'_>, output: &Output) -> Outcome {
     let now = unix_now();
-    let mut findings = expiry::of_files(session.global(), args.expires_within, now)?;
+    let mut findings = expiry::of_files(session.global(), args.expires_within.unwrap_or(FILES_WITHIN), now)?;
     findings.extend(session.global().key.as_deref().and_then(local::readable_key));
     match of_cluster(args, session, output, now).await {
         Ok(found) => findings.extend(found),
@@ -112,7 +116,7 @@ async fn of_cluster(
 ) -> Result<Vec<Finding>, Failure> {
     let entry = session.connect().await?;
     let nodes: Vec<NodeInfo> = entry.list_nodes().await.map_err(|error| session.call_failure(&error))?;
-    let mut findings = expiry::of_nodes(&nodes, args.expires_within, now);
+    let mut findings = expiry::of_nodes(&nodes, args.expires_within.unwrap_or(NODES_WITHIN), now);
     findings.extend(versions::mixed(&nodes));
     let survey = survey::survey(session, &entry, &nodes).await?;
     if !survey.closed.is_empty() {
