@@ -111,7 +111,7 @@ impl Keys {
     }
 
     /// Forgets states up to `past`, a part of them with each step. Who has other work to do does it in between: a step
-    /// takes a millisecond at most, all of them some twenty.
+    /// takes less than a millisecond, all of them some ten.
     pub(super) fn forget(&self, past: Nanos) -> impl Iterator<Item = ()> {
         self.shards.iter().map(move |shard| {
             let mut shard = locked(shard);
