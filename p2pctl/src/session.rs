@@ -1,6 +1,10 @@
 //! From the global flags to a connection, and from its errors to advice.
 
-use crate::{cli::GlobalOptions, error::Failure, output::Output};
+use crate::{
+    cli::GlobalOptions,
+    error::Failure,
+    output::{Output, progress::waiting},
+};
 use anyhow::Context as _;
 use p2p_client::{CallError, ConnectError, ConnectOptions, Connection, ErrorKind, Identity, Token};
 use std::{cell::OnceCell, fs, path::Path};
@@ -36,14 +40,16 @@ impl<'a> Session<'a> {
 
     /// Connects to the node.
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        let options = self.connect_options()?;
-        Connection::connect(&options).await.map_err(|error| self.connect_failure(&error))
+        self.dial(&self.connect_options()?).await.map_err(|error| self.connect_failure(&error))
     }
 
     /// Connects with the certificate alone, for verbs that judge a token instead of showing it.
     pub(crate) async fn connect_without_token(&self) -> Result<Connection, Failure> {
-        let options = self.options_without_token()?;
-        Connection::connect(&options).await.map_err(|error| self.connect_failure(&error))
+        self.dial(&self.options_without_token()?).await.map_err(|error| self.connect_failure(&error))
+    }
+
+    async fn dial(&self, options: &ConnectOptions) -> Result<Connection, ConnectError> {
+        waiting(&format!("connecting to {}", options.endpoint), Connection::connect(options)).await
     }
 
     /// Does what only coordinators do: at the session's node, and if that is none, at a coordinator that it
@@ -71,17 +77,18 @@ impl<'a> Session<'a> {
         output: &Output,
         act: impl AsyncFn(&Connection) -> Result<T, CallError>,
     ) -> Result<T, Failure> {
-        let connection = Connection::connect(&as_whom).await.map_err(|error| self.connect_failure(&error))?;
-        let error = match act(&connection).await {
+        let connection = self.dial(&as_whom).await.map_err(|error| self.connect_failure(&error))?;
+        let error = match waiting("waiting for the answer", act(&connection)).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
         for endpoint in error.coordinators().into_iter().take(COORDINATORS_TRIED) {
             output.note(&format!("{} is no coordinator; asking {endpoint}", self.global.endpoint));
             let options = ConnectOptions { endpoint, ..as_whom.clone() };
-            match Connection::connect(&options).await {
+            match self.dial(&options).await {
                 Ok(coordinator) => {
-                    return act(&coordinator).await.map_err(|error| self.call_failure(&error));
+                    let done = waiting("waiting for the answer", act(&coordinator)).await;
+                    return done.map_err(|error| self.call_failure(&error));
                 }
                 Err(error) => output.note(&error.to_string()),
             }

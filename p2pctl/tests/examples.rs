@@ -45,6 +45,7 @@ const NOT_RUN: &[(&str, &str)] = &[
         "p2pctl cluster join-token revoke 0f6c1d3a9b2e4c5d8e7f00112233445a",
         "a token's id is another one each time",
     ),
+    ("p2pctl cluster nodes --watch", "runs until Ctrl-C"),
     ("p2pctl cluster events --follow", "runs until Ctrl-C"),
     (
         "p2pctl rpc broadcast shop.Cache/Flush '{\"prefix\": \"users/\"}' --role worker --label disk=ssd",

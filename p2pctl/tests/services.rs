@@ -10,7 +10,11 @@ use prost_reflect::{
     },
 };
 use serde_json::Value;
-use std::{net::TcpListener, process::Output};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    process::{Output, Stdio},
+};
 use support::{Dev, text};
 
 /// The descriptors of `shop.Stock`, with one method.
@@ -64,6 +68,18 @@ fn a_service_is_registered_listed_drained_disabled_enabled_and_deregistered() {
     // It accepts connections, which is all that its health check asks.
     let process = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", process.local_addr().expect("an address"));
+    let mut watch = dev
+        .worker_command(true, &["cluster", "nodes", "--watch", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut seen = BufReader::new(watch.stdout.take().expect("piped")).lines().map(|line| {
+        let list: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        list["items"]
+            .as_array()
+            .is_some_and(|nodes| nodes.iter().any(|node| node["services"][0] == "shop.Stock"))
+    });
+    assert_eq!(seen.next(), Some(false), "before it is registered");
     let file = dev.directory.path().join("stock.bin");
     std::fs::write(&file, descriptors()).expect("written");
     let file = file.display().to_string();
@@ -73,6 +89,9 @@ fn a_service_is_registered_listed_drained_disabled_enabled_and_deregistered() {
     assert!(table.contains("shop.Stock  serving  worker-1") && table.contains(&url), "{table}");
     let hint = text(&registered.stderr);
     assert!(hint.contains("p2pctl rpc call shop.Stock/Get"), "{hint}");
+
+    assert!(seen.by_ref().any(|registered| registered), "the list is printed again when it has changed");
+    watch.kill().and_then(|()| watch.wait()).expect("ended");
 
     let service = listed();
     assert_eq!((&service["name"], &service["state"]), (&"shop.Stock".into(), &"serving".into()));

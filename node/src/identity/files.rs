@@ -41,7 +41,7 @@ pub enum GenerateError {
     #[error("node {0} cannot have the role {1}; use coordinator or worker")]
     NotANode(NodeId, Role),
     /// `admin` and `ca` are names of other files.
-    #[error("a node cannot be called {0}: {0}_cert.pem is the name of another file")]
+    #[error("nobody can be called {0}: {0}_cert.pem is the name of another file")]
     Reserved(NodeId),
     /// The same node twice.
     #[error("node {0} is named twice")]
@@ -57,6 +57,9 @@ pub enum GenerateError {
         /// The one that does not.
         missing: PathBuf,
     },
+    /// No CA to issue with.
+    #[error("there is no {}; name the directory of a root's ca_cert.pem and ca_key.pem", .0.display())]
+    NoCa(PathBuf),
     /// `out` is something else than a directory.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
@@ -127,6 +130,48 @@ pub fn generate(request: &GenerateRequest, now: UnixTime) -> Result<Vec<PathBuf>
     let issued =
         issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, vouchers: Vec::new(), validity })?;
     push_pair(&mut files, &request.out, "admin", issued, request.force);
+    Ok(write_all(files)?)
+}
+
+/// An admin's certificate and key, made beside the CA that issues them.
+#[derive(Clone, Debug)]
+pub struct AdminRequest {
+    /// Directory with `ca_cert.pem` and `ca_key.pem`, where the new files go, too.
+    pub out: PathBuf,
+    /// Who it is; the files are `NAME_cert.pem` and `NAME_key.pem`.
+    pub name: NodeId,
+    /// How long the certificate is valid.
+    pub days: u32,
+    /// Replace files that are there.
+    pub force: bool,
+}
+
+/// Makes an admin's certificate with the CA in `request.out`, and returns the files written.
+///
+/// # Errors
+///
+/// When there is no whole CA, the files are there and may not be replaced, or the disk refuses them. Nothing is written
+/// then.
+pub fn issue_admin(request: &AdminRequest, now: UnixTime) -> Result<Vec<PathBuf>, GenerateError> {
+    let name = request.name.as_str();
+    if name == "ca" {
+        return Err(GenerateError::Reserved(request.name.clone()));
+    }
+    let validity = Validity::days(now, request.days)?;
+    let [cert, key] = pair(&request.out, "ca");
+    let ca = load_ca(&cert, &key)?.ok_or(GenerateError::NoCa(cert))?;
+    let taken: Vec<PathBuf> =
+        pair(&request.out, name).into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+    if !taken.is_empty() && !request.force {
+        return Err(GenerateError::Exists(taken));
+    }
+    let cluster = cluster_of(None, Some(&ca));
+    ca.check(&cluster, now)?;
+    let spiffe = SpiffeId::new(cluster, Role::Admin, request.name.clone());
+    let issued =
+        ca.issue(&LeafRequest { spiffe, sans: Vec::new(), grant: None, vouchers: Vec::new(), validity })?;
+    let mut files = Vec::new();
+    push_pair(&mut files, &request.out, name, issued, request.force);
     Ok(write_all(files)?)
 }
 

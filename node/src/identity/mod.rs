@@ -77,7 +77,7 @@ pub use csr::{InvalidCsr, proven_key};
 pub use enrolled::{Enrolled, EnrolledError, PendingKey};
 pub use error::{IdentityError, Warning, WhichFile};
 
-pub use files::{GenerateError, GenerateRequest, generate};
+pub use files::{AdminRequest, GenerateError, GenerateRequest, generate, issue_admin};
 pub use inspect::{CertificateInfo, VerifyError, inspect, verify};
 pub use join_token::{InvalidJoinToken, InvalidTokenId, JoinToken, RootPin, TokenId, TokenSecret};
 pub use local::{Expected, Identity, IdentityFiles};

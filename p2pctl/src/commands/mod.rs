@@ -38,13 +38,14 @@ pub(crate) fn run(mut cli: Cli, output: &Output) -> ExitCode {
         Command::Dev(args) => block_on(dev::run(&args, output)),
         Command::DevNode(args) => return dev::node::run(&args, output),
         Command::Certs(certs::CertsCommand::Generate(args)) => certs::generate::run(args, output),
+        Command::Certs(certs::CertsCommand::Issue(args)) => certs::issue::run(args, output),
         Command::Certs(certs::CertsCommand::Inspect(args)) => certs::inspect::run(&args, output),
         Command::Certs(certs::CertsCommand::Verify(args)) => {
             certs::verify::run(&args, cli.global.ca.as_deref(), output)
         }
         Command::Ca(command) => block_on(ca::run(&command, &session, output)),
-        Command::Cluster(cluster::ClusterCommand::Nodes(_)) => {
-            block_on(cluster::nodes::run(&session, output))
+        Command::Cluster(cluster::ClusterCommand::Nodes(args)) => {
+            block_on(cluster::nodes::run(&args, &session, output))
         }
         Command::Cluster(cluster::ClusterCommand::Status(_)) => {
             block_on(cluster::status::run(&session, output))

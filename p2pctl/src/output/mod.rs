@@ -7,6 +7,7 @@
 //! | [`time`] | "12s ago" |
 
 pub(crate) mod json;
+pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod time;
 
@@ -119,6 +120,25 @@ impl Output {
         }
     }
 
+    /// Prints `items` once more after earlier ones; as data, each time on one line or as a document of its own.
+    pub(crate) fn next_list<T: Serialize>(
+        &self,
+        kind: &str,
+        items: &[T],
+        table: impl FnOnce(Detail) -> Table,
+    ) -> Result<(), Failure> {
+        let list = List { schema: SCHEMA, kind, items };
+        match self.format {
+            Format::Json | Format::Yaml => self.next_data(&list),
+            Format::Table | Format::Wide => self.list(kind, items, table),
+        }
+    }
+
+    /// Whether what is printed can be drawn over: on a terminal that moves its cursor.
+    pub(crate) fn redraws(&self) -> bool {
+        io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+    }
+
     /// Prints one thing, as `text` for people.
     pub(crate) fn object<T: Serialize>(
         &self,
@@ -144,12 +164,19 @@ impl Output {
     ) -> Result<(), Failure> {
         let object = Object { schema: SCHEMA, kind, body };
         match self.format {
-            Format::Json => {
-                let text = serde_json::to_string(&object);
+            Format::Json | Format::Yaml => self.next_data(&object),
+            Format::Table | Format::Wide => self.data(&line(self)),
+        }
+    }
+
+    /// A line of JSON, or a document of YAML.
+    fn next_data(&self, value: &impl Serialize) -> Result<(), Failure> {
+        match self.format {
+            Format::Yaml => self.data(&format!("---\n{}", yaml_text(value)?)),
+            Format::Json | Format::Table | Format::Wide => {
+                let text = serde_json::to_string(value);
                 self.data(&(text.map_err(|error| Failure::other(error.to_string()))? + "\n"))
             }
-            Format::Yaml => self.data(&format!("---\n{}", yaml_text(&object)?)),
-            Format::Table | Format::Wide => self.data(&line(self)),
         }
     }
 
@@ -217,6 +244,22 @@ fn yaml_text(value: &impl Serialize) -> Result<String, Failure> {
 /// hosts.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+}
+
+/// Asks on the terminal whether to go on. Nothing is asked with `yes`, nor where there is no terminal.
+pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let mut stderr = io::stderr();
+    let asked = write!(stderr, "{} [y/N] ", printable(question)).and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let answered = asked.and_then(|()| io::stdin().read_line(&mut answer));
+    answered.map_err(|error| Failure::other(format!("cannot ask: {error}")))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::other("nothing was done")),
+    }
 }
 
 /// What `kubectl` users know as `-`: nothing to show.

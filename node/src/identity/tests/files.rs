@@ -127,6 +127,29 @@ fn a_node_is_added_beside_the_others() {
 }
 
 #[test]
+fn an_admin_gets_a_certificate_of_the_cluster_under_a_name_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path();
+    let request = AdminRequest { out: out.to_owned(), name: "ann".parse().unwrap(), days: 30, force: false };
+    let missing = issue_admin(&request, now()).unwrap_err();
+    assert!(matches!(missing, GenerateError::NoCa(_)), "{missing}");
+    generate(&cluster_request(out), now()).unwrap();
+    let written = issue_admin(&request, now()).unwrap();
+    assert_eq!(written, [out.join("ann_key.pem"), out.join("ann_cert.pem")]);
+    let ann = info(&out.join("ann_cert.pem"));
+    assert!(ann.spiffe_id.is_some_and(|id| id.ends_with("/admin/ann")));
+
+    let before = snapshot(out);
+    let again = issue_admin(&request, now()).unwrap_err();
+    assert!(matches!(&again, GenerateError::Exists(files) if files.len() == 2), "{again}");
+    let reserved = AdminRequest { name: "ca".parse().unwrap(), force: true, ..request.clone() };
+    assert!(matches!(issue_admin(&reserved, now()), Err(GenerateError::Reserved(_))));
+    assert_eq!(snapshot(out), before);
+    issue_admin(&AdminRequest { force: true, ..request }, now()).unwrap();
+    assert_ne!(snapshot(out), before);
+}
+
+#[test]
 fn bad_input_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let good = cluster_request(&directory.path().join("certs"));
@@ -136,7 +159,7 @@ fn bad_input_changes_nothing() {
         "node w cannot have the role admin; use coordinator or worker"
     );
     assert_eq!(with(vec![(node("w"), Role::Worker), (node("w"), Role::Worker)]), "node w is named twice");
-    let reserved = "a node cannot be called ca: ca_cert.pem is the name of another file";
+    let reserved = "nobody can be called ca: ca_cert.pem is the name of another file";
     assert_eq!(with(vec![(node("ca"), Role::Worker)]), reserved);
     for days in [0, ca::MAX_DAYS + 1] {
         let error = refused(&GenerateRequest { days, ..good.clone() });

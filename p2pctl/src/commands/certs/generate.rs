@@ -87,15 +87,8 @@ pub(crate) fn run(args: GenerateArgs, output: &Output) -> Outcome {
         force: args.force,
     };
     let files = identity::generate(&request, UnixTime::now()).map_err(failure)?;
-    let files: Vec<WrittenFile> = files.into_iter().map(|path| WrittenFile { path }).collect();
-    output.list("FileList", &files, |_| {
-        let mut lines = Table::lines("");
-        for file in &files {
-            lines.row(vec![file.path.display().to_string().into()]);
-        }
-        lines
-    })?;
-    if files.iter().any(|file| file.path.ends_with("ca_key.pem")) {
+    written(&files, output)?;
+    if files.iter().any(|file| file.ends_with("ca_key.pem")) {
         let key = request.out.join("ca_key.pem");
         output.note(&format!(
             "Whoever has {} controls the cluster: give it to coordinators only, and keep a copy offline.",
@@ -110,6 +103,18 @@ pub(crate) fn run(args: GenerateArgs, output: &Output) -> Outcome {
     Ok(Exit::Success)
 }
 
+/// Prints which files were written.
+pub(super) fn written(files: &[PathBuf], output: &Output) -> Result<(), Failure> {
+    let files: Vec<WrittenFile> = files.iter().map(|path| WrittenFile { path: path.clone() }).collect();
+    output.list("FileList", &files, |_| {
+        let mut lines = Table::lines("");
+        for file in &files {
+            lines.row(vec![file.path.display().to_string().into()]);
+        }
+        lines
+    })
+}
+
 /// The context of the cluster's admin; its nodes are where the first --san says.
 fn context(request: &GenerateRequest) -> Option<Context> {
     let cert = std::fs::read(request.out.join("admin_cert.pem")).ok()?;
@@ -121,12 +126,13 @@ fn context(request: &GenerateRequest) -> Option<Context> {
     Context::of_admin(admin.cluster_id?.as_str(), endpoint, &request.out)
 }
 
-fn failure(error: GenerateError) -> Failure {
+pub(super) fn failure(error: GenerateError) -> Failure {
     let message = error.to_string();
     match error {
         GenerateError::NotANode(..) | GenerateError::Reserved(_) | GenerateError::Twice(_) => {
             Failure::usage(message)
         }
+        GenerateError::NoCa(_) => Failure::not_found(message),
         GenerateError::Exists(_)
         | GenerateError::HalfCa { .. }
         | GenerateError::NotADirectory(_)

@@ -2,6 +2,7 @@
 
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod issue;
 pub(crate) mod verify;
 
 use crate::error::Failure;
@@ -12,6 +13,7 @@ use std::{fs, path::Path};
 pub(crate) enum CertsCommand {
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
+    Issue(issue::IssueArgs),
     Verify(verify::VerifyArgs),
 }
 

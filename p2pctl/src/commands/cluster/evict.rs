@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Exit, Outcome},
-    output::Output,
+    output::{Output, confirm},
     session::Session,
 };
 use clap::Args;
@@ -31,6 +31,9 @@ pub(crate) struct EvictArgs {
     /// Ban the id even if no node of that name is known
     #[arg(long)]
     unknown: bool,
+    /// Do not ask; without a terminal nothing is asked anyway
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// What scripts see.
@@ -49,6 +52,7 @@ struct Evicted<'a> {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &EvictArgs, session: &Session<'_>, output: &Output) -> Outcome {
+    confirm(&format!("Evict {}, with all that it has signed, until it is readmitted?", args.node), args.yes)?;
     let started = Instant::now();
     let evict = async |connection: &Connection| connection.evict(args.node.as_str(), args.unknown).await;
     let receipt = session.at_coordinator(output, evict).await?;

@@ -1,7 +1,7 @@
 //! `p2pctl cluster nodes`
 
 use crate::{
-    error::{Exit, Outcome},
+    error::{Exit, Failure, Outcome},
     output::{
         Detail, Output,
         table::{Cell, Table, Tone},
@@ -10,8 +10,14 @@ use crate::{
     session::Session,
 };
 use clap::Args;
+use p2p_client::Connection;
 use p2p_proto::v1::{MemberState, NodeInfo};
+use std::time::Duration;
 
+/// Pause between two looks with --watch.
+const LOOK: Duration = Duration::from_secs(1);
+/// Has a terminal begin again at its upper left corner, with nothing on it.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 /// How many service names the normal table shows.
 const SERVICES_SHOWN: usize = 2;
 
@@ -28,16 +34,53 @@ pub(crate) const EXPIRES_SOON: i64 = 7 * 86_400;
 Examples:
   p2pctl cluster nodes
   p2pctl cluster nodes -o wide
+  p2pctl cluster nodes --watch
   p2pctl cluster nodes -o json | jq -r \\
       '.items[] | select(.state == \"down\").node_id'")]
-pub(crate) struct NodesArgs {}
+pub(crate) struct NodesArgs {
+    /// Go on until Ctrl-C: on a terminal the list stays up to date, elsewhere it is printed again at each change
+    #[arg(long)]
+    watch: bool,
+}
 
 /// Runs the verb.
-pub(crate) async fn run(session: &Session<'_>, output: &Output) -> Outcome {
+pub(crate) async fn run(args: &NodesArgs, session: &Session<'_>, output: &Output) -> Outcome {
     let connection = session.connect().await?;
-    let nodes = connection.list_nodes().await.map_err(|error| session.call_failure(&error))?;
-    output.list("NodeList", &nodes, |detail| table(&nodes, detail, unix_now()))?;
-    Ok(Exit::Success)
+    if !args.watch {
+        let nodes = connection.list_nodes().await.map_err(|error| session.call_failure(&error))?;
+        output.list("NodeList", &nodes, |detail| table(&nodes, detail, unix_now()))?;
+        return Ok(Exit::Success);
+    }
+    tokio::select! {
+        ended = watch(&connection, session, output) => ended,
+        stop = tokio::signal::ctrl_c() => match stop {
+            Ok(()) => Ok(Exit::Success),
+            Err(error) => Err(Failure::other(format!("cannot await Ctrl-C: {error}"))),
+        },
+    }
+}
+
+async fn watch(connection: &Connection, session: &Session<'_>, output: &Output) -> Outcome {
+    // Data is for programs, wherever it goes.
+    let redraws = output.redraws() && !output.format().is_structured();
+    let mut shown = None;
+    loop {
+        let nodes = connection.list_nodes().await.map_err(|error| session.call_failure(&error))?;
+        let lasting = Some(nodes.iter().cloned().map(without_figures).collect::<Vec<_>>());
+        if redraws {
+            output.data(CLEAR)?;
+        }
+        if redraws || lasting != shown {
+            output.next_list("NodeList", &nodes, |detail| table(&nodes, detail, unix_now()))?;
+            shown = lasting;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The node without what changes from look to look.
+fn without_figures(node: NodeInfo) -> NodeInfo {
+    NodeInfo { rtt_ms: None, ..node }
 }
 
 fn table(nodes: &[NodeInfo], detail: Detail, now: i64) -> Table {

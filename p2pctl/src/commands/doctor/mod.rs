@@ -22,6 +22,7 @@ use crate::{
     error::{Exit, Failure, Outcome},
     output::{
         Output,
+        progress::waiting,
         table::{Cell, Table, Tone},
         time::unix_now,
     },
@@ -118,7 +119,8 @@ async fn of_cluster(
     let nodes: Vec<NodeInfo> = entry.list_nodes().await.map_err(|error| session.call_failure(&error))?;
     let mut findings = expiry::of_nodes(&nodes, args.expires_within.unwrap_or(NODES_WITHIN), now);
     findings.extend(versions::mixed(&nodes));
-    let survey = survey::survey(session, &entry, &nodes).await?;
+    let survey = survey::survey(session, &entry, &nodes);
+    let survey = waiting("asking every node", survey).await?;
     if !survey.closed.is_empty() {
         output.note(&format!(
             "Not examined, because that takes an admin's --cert and --key: {}",

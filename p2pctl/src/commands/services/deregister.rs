@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Exit, Outcome},
-    output::Output,
+    output::{Output, confirm},
     session::Session,
 };
 use clap::Args;
@@ -22,6 +22,9 @@ pub(crate) struct DeregisterArgs {
     /// Full name of the service
     #[arg(value_parser = super::name)]
     name: ServiceName,
+    /// Do not ask; without a terminal nothing is asked anyway
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// What scripts see.
@@ -33,6 +36,7 @@ struct Deregistered<'a> {
 
 /// Runs the verb.
 pub(crate) async fn run(args: &DeregisterArgs, session: &Session<'_>, output: &Output) -> Outcome {
+    confirm(&format!("Forget {}? Calls of it go to other nodes, or nowhere.", args.name), args.yes)?;
     let connection = session.connect().await?;
     let deregistered = connection.deregister_service(args.name.as_str()).await;
     let in_flight = deregistered.map_err(|error| session.call_failure(&error))?;
