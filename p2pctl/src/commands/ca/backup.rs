@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::{Exit, Failure, Outcome},
-    output::Output,
+    output::{Output, progress::waiting},
 };
 use clap::Args;
 use p2p_node::identity::{
@@ -16,6 +16,7 @@ use p2p_node::identity::{
 };
 use serde::Serialize;
 use std::path::PathBuf;
+use tokio::task::spawn_blocking;
 
 /// Puts the CA's key and certificates under a passphrase into one file
 ///
@@ -48,7 +49,7 @@ struct Made<'a> {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &BackupArgs, output: &Output) -> Outcome {
+pub(crate) async fn run(args: &BackupArgs, output: &Output) -> Outcome {
     let (cert, key) = (args.files.cert(), args.files.key());
     let contents = Contents::of(&cert, &key, UnixTime::now()).map_err(failure)?;
     if args.out.symlink_metadata().is_ok() {
@@ -58,7 +59,10 @@ pub(crate) fn run(args: &BackupArgs, output: &Output) -> Outcome {
         Some(passphrase) => passphrase,
         None => ask_twice()?,
     };
-    let encrypted = sealed::seal(&contents.to_bytes(), &passphrase)?;
+    let bytes = contents.to_bytes();
+    let sealing = spawn_blocking(move || sealed::seal(&bytes, &passphrase));
+    let encrypted =
+        waiting("encrypting", sealing).await.map_err(|error| Failure::other(error.to_string()))??;
     contents.save(encrypted, &args.out, &key).map_err(failure)?;
     let ca = contents.ca().map_err(failure)?;
     output.note(&format!(

@@ -49,8 +49,8 @@ impl CaFiles {
 /// Runs the verb.
 pub(crate) async fn run(command: &CaCommand, session: &Session<'_>, output: &Output) -> Outcome {
     match command {
-        CaCommand::Backup(args) => backup::run(args, output),
-        CaCommand::Restore(args) => restore::run(args, output),
+        CaCommand::Backup(args) => backup::run(args, output).await,
+        CaCommand::Restore(args) => restore::run(args, output).await,
         CaCommand::Rotate(args) => rotate::run(args, session, output).await,
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::{Exit, Failure, Outcome},
-    output::Output,
+    output::{Output, progress::waiting},
 };
 use clap::Args;
 use p2p_node::identity::backup::{Contents, check_free};
@@ -17,6 +17,7 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
 };
+use tokio::task::spawn_blocking;
 
 /// Longest backup that is read, in bytes: far above what a CA comes to.
 const MAX_BACKUP_LEN: u64 = 4 * 1024 * 1024;
@@ -49,7 +50,7 @@ struct Restored<'a> {
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &RestoreArgs, output: &Output) -> Outcome {
+pub(crate) async fn run(args: &RestoreArgs, output: &Output) -> Outcome {
     let (cert, key) = (args.files.cert(), args.files.key());
     check_free(&key).map_err(failure)?;
     let encrypted = read(&args.file)?;
@@ -58,7 +59,9 @@ pub(crate) fn run(args: &RestoreArgs, output: &Output) -> Outcome {
         Some(passphrase) => passphrase,
         None => ask_once()?,
     };
-    let bytes = sealed::open(&encrypted, &passphrase).map_err(|error| about(&args.file, error))?;
+    let opening = spawn_blocking(move || sealed::open(&encrypted, &passphrase));
+    let opened = waiting("decrypting", opening).await.map_err(|error| Failure::other(error.to_string()))?;
+    let bytes = opened.map_err(|error| about(&args.file, error))?;
     let contents = Contents::parse(&bytes).map_err(|error| about(&args.file, failure(error)))?;
     let ca = contents.ca().map_err(failure)?;
     let made_at = contents.made_at().to_owned();

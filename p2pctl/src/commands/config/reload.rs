@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Exit, Failure, Outcome},
-    output::{Output, printable},
+    output::{Output, printable, progress::waiting},
     session::Session,
 };
 use clap::Args;
@@ -50,7 +50,9 @@ pub(super) async fn run(args: &ReloadArgs, session: &Session<'_>, output: &Outpu
 /// Has the session's node read its configuration anew.
 pub(super) async fn ask(session: &Session<'_>, dry_run: bool) -> Result<Reload, Failure> {
     let connection = session.connect().await?;
-    let answer = connection.reload(dry_run).await.map_err(|error| session.call_failure(&error))?;
+    let answer = waiting("the node reads its configuration", connection.reload(dry_run))
+        .await
+        .map_err(|error| session.call_failure(&error))?;
     Ok(Reload::new(answer, dry_run))
 }
 

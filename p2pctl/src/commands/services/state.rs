@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Exit, Failure, Outcome},
-    output::{Output, printable},
+    output::{Output, printable, progress::waiting},
     session::Session,
 };
 use clap::Args;
@@ -86,24 +86,39 @@ pub(crate) async fn drain(args: &DrainArgs, session: &Session<'_>, output: &Outp
     let name = args.name.as_str();
     let set = connection.set_service_state(name, ServiceState::Draining).await;
     let mut service = set.map_err(|error| session.call_failure(&error))?;
+    let settles = settles(args, &connection, session, &mut service);
+    let settled = waiting("waiting for the calls in flight", settles).await?;
+    show(&service, output)?;
+    if settled {
+        return Ok(Exit::Success);
+    }
+    Err(Failure::timed_out(format!(
+        "{} calls of {name} were still in flight after {}s; it drains on, and `p2pctl services list` shows them",
+        in_flight(&service),
+        args.wait.as_secs()
+    )))
+}
+
+/// Waits until nothing of the service has been in flight for a while; returns whether that came in time. `service` is what
+/// was seen last.
+async fn settles(
+    args: &DrainArgs,
+    connection: &Connection,
+    session: &Session<'_>,
+    service: &mut ServiceInfo,
+) -> Result<bool, Failure> {
     let (began, mut quiet) = (Instant::now(), Instant::now());
     while !args.wait.is_zero() && quiet.elapsed() < QUIET {
         if began.elapsed() >= args.wait {
-            show(&service, output)?;
-            return Err(Failure::timed_out(format!(
-                "{} calls of {name} were still in flight after {}s; it drains on, and `p2pctl services list` shows them",
-                in_flight(&service),
-                args.wait.as_secs()
-            )));
+            return Ok(false);
         }
         tokio::time::sleep(LOOK).await;
-        service = look(&connection, name, session).await?;
-        if in_flight(&service) > 0 {
+        *service = look(connection, args.name.as_str(), session).await?;
+        if in_flight(service) > 0 {
             quiet = Instant::now();
         }
     }
-    show(&service, output)?;
-    Ok(Exit::Success)
+    Ok(true)
 }
 
 async fn look(connection: &Connection, name: &str, session: &Session<'_>) -> Result<ServiceInfo, Failure> {
